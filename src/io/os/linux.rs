@@ -1,0 +1,196 @@
+//! Linux: opening without blocking, direct I/O, page-cache residency, and the advice that the kernel takes.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use memmap2::{Advice, Mmap, UncheckedAdvice};
+
+/// Whether a file is one that can be read at any offset; else what it is.
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// Anything else, in words.
+    Other(&'static str),
+}
+
+/// Opens a file for reading. Never blocks, also where the path names a FIFO without a writer.
+pub fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)
+}
+
+/// What kind of file this is.
+pub fn file_kind(file: &File) -> io::Result<FileKind> {
+    let kind = file.metadata()?.file_type();
+    Ok(if kind.is_file() {
+        FileKind::Regular
+    } else if kind.is_dir() {
+        FileKind::Other("a directory")
+    } else if kind.is_fifo() {
+        FileKind::Other("a FIFO")
+    } else if kind.is_socket() {
+        FileKind::Other("a socket")
+    } else {
+        FileKind::Other("a device")
+    })
+}
+
+/// Reads from `offset` until `into` is full or the file ends; the number of bytes read.
+pub fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < into.len() {
+        match file.read_at(&mut into[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Opens the same file once more for direct I/O: its descriptor, not its path, which may name another file by now.
+pub fn open_direct(file: &File) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECT | libc::O_CLOEXEC).open(path)
+}
+
+/// What offsets, lengths and addresses of direct I/O on this file must be multiples of, in bytes.
+pub fn direct_alignment(file: &File) -> usize {
+    let mut information = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the descriptor is open, the path is an empty C string, and the result has room for one statx.
+    let status = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, information.as_mut_ptr())
+    };
+    // SAFETY: all-zero bytes are a valid statx, and on success the kernel has filled it.
+    let information = unsafe { information.assume_init() };
+    let known = status == 0 && information.stx_mask & libc::STATX_DIOALIGN != 0;
+    let alignment = information.stx_dio_offset_align.max(information.stx_dio_mem_align) as usize;
+    // A kernel or file system that does not say takes pages.
+    if known && alignment.is_power_of_two() { alignment } else { page_size() }
+}
+
+/// Whether the file lies behind a network or a user-space file system, where a page fault can hang.
+pub fn is_network(file: &File) -> bool {
+    const NETWORK: [i64; 14] = [
+        0x6969,      // NFS
+        0x517B,      // SMB
+        0xFE53_4D42, // SMB2
+        0xFF53_4D42, // CIFS
+        0x564C,      // NCP
+        0x7375_7245, // Coda
+        0x5346_414F, // AFS
+        0x6B41_4653, // kAFS
+        0x00C3_6400, // Ceph
+        0x0102_1997, // 9P
+        0x6573_5546, // FUSE
+        0x0BD0_0BD0, // Lustre
+        0x4750_4653, // GPFS
+        0x1983_0326, // BeeGFS
+    ];
+    let mut information = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the descriptor is open and the result has room for one statfs.
+    let status = unsafe { libc::fstatfs(file.as_raw_fd(), information.as_mut_ptr()) };
+    // SAFETY: all-zero bytes are a valid statfs, and on success the kernel has filled it.
+    let information = unsafe { information.assume_init() };
+    // The magic numbers are 32 bits wide, whatever the field's own width and sign.
+    status == 0 && NETWORK.contains(&(information.f_type & 0xFFFF_FFFF))
+}
+
+/// How many of the pages under `range` are in the page cache, and how many pages there are. `None` when the system
+/// does not tell. Reads nothing and maps nothing in.
+pub fn cached_pages(file: &File, range: Range<u64>) -> Option<(usize, usize)> {
+    let page = page_size() as u64;
+    let start = range.start / page * page;
+    let length = usize::try_from(range.end.checked_sub(start)?).ok()?;
+    if length == 0 {
+        return None;
+    }
+    let mut pages = vec![0_u8; length.div_ceil(page as usize)];
+    // SAFETY: a new mapping at an address of the kernel's choice; no byte of it is ever accessed.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            libc::off_t::try_from(start).ok()?,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the range is the mapping just made, and `pages` has one byte for each of its pages.
+    let status = unsafe { libc::mincore(address, length, pages.as_mut_ptr()) };
+    // SAFETY: the mapping was made above and nothing points into it.
+    unsafe { libc::munmap(address, length) };
+    (status == 0).then(|| (pages.iter().filter(|flags| **flags & 1 != 0).count(), pages.len()))
+}
+
+/// Starts reading a range into the page cache. The kernel takes only a little at a time: ask for 1 to 4 MiB.
+pub fn will_need(file: &File, range: Range<u64>) {
+    let length = (range.end - range.start) as libc::off_t;
+    // SAFETY: the descriptor is open; this is advice, and its failure changes nothing.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), range.start as libc::off_t, length, libc::POSIX_FADV_WILLNEED) };
+}
+
+/// Maps a whole file, to be read.
+pub fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the mapping is only handed out as raw pointers, whose readers are told that the file may change; this
+    // library reads through it only after `populate` has said that the pages are there.
+    unsafe { Mmap::map(file) }
+}
+
+/// Faults pages in ahead of use. A range past the end of a file that was cut is an error, not a signal.
+pub fn populate(mapping: &Mmap, range: Range<usize>) -> io::Result<()> {
+    loop {
+        match mapping.advise_range(Advice::PopulateRead, range.start, range.len()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// Takes whole pages out of the process; the page cache keeps them, so the next use is cheap.
+pub fn give_back(mapping: &Mmap, range: Range<usize>) -> io::Result<()> {
+    // SAFETY: the mapping is read-only and shared, so a page that is accessed again comes back from the file unchanged.
+    unsafe { mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) }
+}
+
+/// Bytes in a page.
+pub fn page_size() -> usize {
+    // SAFETY: asks for a constant.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// Bytes of memory that the machine has, and that it could give without swapping; `None` for what it does not tell.
+pub fn memory() -> (Option<u64>, Option<u64>) {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        kibibytes.checked_mul(1024)
+    };
+    (field("MemTotal:"), field("MemAvailable:"))
+}
+
+/// Starts a thread that takes no signal: those are the host application's, and its handlers expect its own threads.
+pub fn spawn_without_signals(builder: std::thread::Builder, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: both sets have room; the calling thread's mask is put back below, whatever happens between.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let spawned = builder.spawn(body);
+    // SAFETY: `before` was filled by the call above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    spawned.map(drop)
+}

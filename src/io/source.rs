@@ -1,0 +1,298 @@
+//! One open file, block of memory or caller's reader, and the choice of how each of its bytes is read.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use memmap2::Mmap;
+
+use super::direct::Direct;
+use super::os::{self, FileKind};
+use super::{Memory, Mode, Reader};
+use crate::error::{Error, Result, path_text};
+
+/// Below this, a direct read costs more than it saves.
+const DIRECT_BYTES: usize = 1 << 20;
+/// Below this, the kernel's own read-ahead does as well as advice.
+const PROBE_BYTES: u64 = 256 << 10;
+/// A scratch buffer for reads whose bytes are wanted in the page cache only.
+const SCRATCH_BYTES: usize = 256 << 10;
+
+/// What each reader did, since the source was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Bytes faulted in through the mapping.
+    pub mapped: AtomicU64,
+    /// Bytes read through the page cache, or from memory or a caller's reader.
+    pub buffered: AtomicU64,
+    /// Bytes read past the page cache.
+    pub direct: AtomicU64,
+    /// How often a reader failed and the next one took over.
+    pub fallbacks: AtomicU64,
+    /// Nanoseconds spent in reads, all threads together.
+    pub nanoseconds: AtomicU64,
+}
+
+/// An open source of bytes, with the readers that serve it.
+pub struct Source {
+    name: String,
+    size: u64,
+    backing: Backing,
+    counters: Counters,
+}
+
+enum Backing {
+    File(OpenFile),
+    Memory(Memory),
+    Custom(Box<dyn Reader>),
+}
+
+struct OpenFile {
+    file: File,
+    mode: Mode,
+    network: bool,
+    mapping: Option<Mmap>,
+    direct: OnceLock<Option<Direct>>,
+    direct_failed: AtomicBool,
+}
+
+impl Source {
+    /// Opens a regular file. Maps it where `mode` says so and the system allows it; reads nothing.
+    pub fn open(path: &Path, mode: Mode) -> Result<Source> {
+        let name = path_text(path);
+        let failed = |error: std::io::Error| Error::from_io(&name, "open", &error);
+        let file = os::open(path).map_err(failed)?;
+        if let FileKind::Other(found) = os::file_kind(&file).map_err(failed)? {
+            return Err(Error::Unsupported {
+                subject: name,
+                found: found.to_owned(),
+                expected: "a regular file".to_owned(),
+            });
+        }
+        let size = file.metadata().map_err(failed)?.len();
+        let network = os::is_network(&file);
+        let counters = Counters::default();
+        let wants_mapping = size > 0 && (mode == Mode::Mmap || mode == Mode::Auto && !network);
+        let mapping = if wants_mapping { os::map(&file).ok() } else { None };
+        if wants_mapping && mapping.is_none() {
+            counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+        }
+        let direct_failed = AtomicBool::new(false);
+        let open = OpenFile { file, mode, network, mapping, direct: OnceLock::new(), direct_failed };
+        Ok(Source { name, size, backing: Backing::File(open), counters })
+    }
+
+    /// A model that is in memory already.
+    pub fn memory(name: &str, memory: Memory) -> Source {
+        let size = memory.bytes().len() as u64;
+        Source { name: name.to_owned(), size, backing: Backing::Memory(memory), counters: Counters::default() }
+    }
+
+    /// A reader of the caller's own.
+    pub fn custom(name: &str, reader: Box<dyn Reader>) -> Source {
+        let size = reader.size();
+        Source { name: name.to_owned(), size, backing: Backing::Custom(reader), counters: Counters::default() }
+    }
+
+    /// The name for messages: the path, as one line.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its size in bytes when it was opened.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What its readers did so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether tensors can be viewed in place: the source is mapped, or is memory.
+    pub fn is_viewable(&self) -> bool {
+        match &self.backing {
+            Backing::File(open) => open.mapping.is_some(),
+            Backing::Memory(_) => true,
+            Backing::Custom(_) => false,
+        }
+    }
+
+    /// Where the byte at `offset` can be viewed in place. The pages there are in memory only after
+    /// [`populate`](Source::populate).
+    pub fn view(&self, offset: u64) -> Option<NonNull<u8>> {
+        let bytes = match &self.backing {
+            Backing::File(open) => NonNull::from(open.mapping.as_deref()?),
+            Backing::Memory(memory) => NonNull::from(memory.bytes()),
+            Backing::Custom(_) => return None,
+        };
+        let offset = usize::try_from(offset).ok().filter(|offset| *offset <= bytes.len())?;
+        // SAFETY: the offset is inside the block or one past its end.
+        Some(unsafe { bytes.cast::<u8>().add(offset) })
+    }
+
+    /// Reads exactly `into.len()` bytes from `offset` on, with the reader that suits.
+    pub fn read_at(&self, into: &mut [u8], offset: u64) -> Result<()> {
+        let started = Instant::now();
+        let (counter, result) = match &self.backing {
+            Backing::File(open) => self.read_file(open, into, offset),
+            Backing::Memory(memory) => (&self.counters.buffered, Ok(copy_prefix(memory.bytes(), into, offset))),
+            Backing::Custom(reader) => (&self.counters.buffered, reader.read_at(into, offset)),
+        };
+        self.finish_read(into.len() as u64, offset, counter, started, result)
+    }
+
+    /// Reads exactly `into.len()` bytes through the page cache: for headers, which are small and read once.
+    pub fn read_buffered(&self, into: &mut [u8], offset: u64) -> Result<()> {
+        let Backing::File(open) = &self.backing else { return self.read_at(into, offset) };
+        let started = Instant::now();
+        let result = os::read_at(&open.file, into, offset);
+        self.finish_read(into.len() as u64, offset, &self.counters.buffered, started, result)
+    }
+
+    fn read_file<'a>(
+        &'a self,
+        open: &OpenFile,
+        into: &mut [u8],
+        offset: u64,
+    ) -> (&'a AtomicU64, std::io::Result<usize>) {
+        let end = offset.saturating_add(into.len() as u64);
+        if open.mode == Mode::Mmap
+            && let Some(mapping) = &open.mapping
+            && end <= self.size
+            && os::populate(mapping, offset as usize..end as usize).is_ok()
+        {
+            return (&self.counters.mapped, Ok(copy_prefix(mapping, into, offset)));
+        }
+        if self.goes_direct(open, into.len(), offset)
+            && let Some(direct) = self.direct(open)
+        {
+            match direct.read_at(into, offset) {
+                Ok(count) => return (&self.counters.direct, Ok(count)),
+                Err(_) => self.give_up_direct(open),
+            }
+        }
+        (&self.counters.buffered, os::read_at(&open.file, into, offset))
+    }
+
+    fn goes_direct(&self, open: &OpenFile, length: usize, offset: u64) -> bool {
+        if open.direct_failed.load(Ordering::Relaxed) {
+            return false;
+        }
+        match open.mode {
+            Mode::Direct => true,
+            Mode::Auto if !open.network && length >= DIRECT_BYTES => self.is_cold(open, length as u64, offset),
+            _ => false,
+        }
+    }
+
+    /// Whether most pages of a range would have to come from the disk.
+    fn is_cold(&self, open: &OpenFile, length: u64, offset: u64) -> bool {
+        let range = offset..offset.saturating_add(length).min(self.size);
+        os::cached_pages(&open.file, range).is_some_and(|(cached, pages)| cached * 2 < pages)
+    }
+
+    fn direct<'a>(&self, open: &'a OpenFile) -> Option<&'a Direct> {
+        let direct = open.direct.get_or_init(|| Direct::open(&open.file).ok());
+        if direct.is_none() {
+            self.give_up_direct(open);
+        }
+        direct.as_ref()
+    }
+
+    fn give_up_direct(&self, open: &OpenFile) {
+        if !open.direct_failed.swap(true, Ordering::Relaxed) {
+            self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn finish_read(
+        &self,
+        length: u64,
+        offset: u64,
+        counter: &AtomicU64,
+        started: Instant,
+        result: std::io::Result<usize>,
+    ) -> Result<()> {
+        self.counters.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        match result {
+            Ok(count) => {
+                counter.fetch_add(count as u64, Ordering::Relaxed);
+                if (count as u64) < length {
+                    return Err(self.truncated(offset.saturating_add(length)));
+                }
+                Ok(())
+            }
+            Err(error) => Err(Error::from_io(&self.name, &format!("read of {length} bytes at {offset}"), &error)),
+        }
+    }
+
+    fn truncated(&self, expected: u64) -> Error {
+        let found = match &self.backing {
+            Backing::File(open) => open.file.metadata().map_or(0, |metadata| metadata.len()),
+            Backing::Memory(_) => self.size,
+            Backing::Custom(reader) => reader.size(),
+        };
+        Error::Truncated { file: self.name.clone(), what: "the part being read".to_owned(), found, expected }
+    }
+
+    /// Faults the pages of a range in, so that using a view of it waits for no disk and raises no signal now.
+    pub fn populate(&self, range: Range<u64>) -> Result<()> {
+        let Backing::File(open) = &self.backing else { return Ok(()) };
+        let Some(mapping) = &open.mapping else { return Ok(()) };
+        if range.is_empty() {
+            return Ok(());
+        }
+        if range.end > self.size {
+            return Err(self.truncated(range.end));
+        }
+        let length = range.end - range.start;
+        let started = Instant::now();
+        if length >= PROBE_BYTES && self.is_cold(open, length, range.start) {
+            os::will_need(&open.file, range.clone());
+        }
+        if os::populate(mapping, range.start as usize..range.end as usize).is_ok() {
+            return self.finish_read(length, range.start, &self.counters.mapped, started, Ok(length as usize));
+        }
+        // Cut, unreadable, or a kernel before 5.14: positioned reads tell which, and fetch the pages in the last case.
+        self.read_through(range)?;
+        self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Reads a range into the page cache and throws the copy away.
+    fn read_through(&self, range: Range<u64>) -> Result<()> {
+        let mut scratch = vec![0; SCRATCH_BYTES.min((range.end - range.start) as usize)];
+        let mut offset = range.start;
+        while offset < range.end {
+            let length = scratch.len().min((range.end - offset) as usize);
+            self.read_buffered(&mut scratch[..length], offset)?;
+            offset += length as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes the whole pages inside a range out of the process. Pages that a neighbour shares stay.
+    pub fn give_back(&self, range: Range<u64>) {
+        let Backing::File(OpenFile { mapping: Some(mapping), .. }) = &self.backing else { return };
+        let page = os::page_size();
+        let start = (range.start as usize).next_multiple_of(page);
+        // The file's last page has no neighbour.
+        let end = if range.end == self.size { range.end as usize } else { range.end as usize / page * page };
+        if start < end && os::give_back(mapping, start..end).is_err() {
+            // Advice only: the pages stay until the system wants them.
+        }
+    }
+}
+
+/// Copies from `bytes[offset..]` as much as there is; says how much.
+fn copy_prefix(bytes: &[u8], into: &mut [u8], offset: u64) -> usize {
+    let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+    let count = rest.len().min(into.len());
+    into[..count].copy_from_slice(&rest[..count]);
+    count
+}
