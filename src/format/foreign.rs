@@ -1,0 +1,59 @@
+//! Files that people take for models, and what to tell them.
+
+use crate::error::Error;
+
+/// The error for a file that does not start as any format served here. `start` is its first bytes (16 suffice; more
+/// name more).
+pub fn explain(file: &str, start: &[u8], size: u64) -> Error {
+    let (found, expected) = recognise(start, size).unwrap_or_else(|| {
+        let shown: String =
+            start.iter().take(4).flat_map(|byte| std::ascii::escape_default(*byte)).map(char::from).collect();
+        (format!("a file that starts with '{shown}'"), "a GGUF file, which starts with 'GGUF'".to_owned())
+    });
+    Error::Unsupported { subject: file.to_owned(), found, expected }
+}
+
+fn recognise(start: &[u8], size: u64) -> Option<(String, String)> {
+    const CONVERT: &str = "GGUF; convert it with llama.cpp's convert_hf_to_gguf.py";
+    const OLD: &str = "GGUF version 2 or 3; convert the original weights again with a current llama.cpp";
+    let text = |found: &str, expected: &str| Some((found.to_owned(), expected.to_owned()));
+    if size == 0 {
+        return text("an empty file", "a GGUF file; fetch it again");
+    }
+    if let Some(version) = start.strip_prefix(b"GGUF").and_then(|rest| rest.first_chunk::<4>()) {
+        let (little, big) = (u32::from_le_bytes(*version), u32::from_be_bytes(*version));
+        return match little {
+            // The reference reader's test: no real version has an empty lower half.
+            _ if little.trailing_zeros() >= 16 && big != 0 => text(
+                &format!("big-endian GGUF, version {big}"),
+                "little-endian GGUF; convert it with gguf-py's gguf_convert_endian.py",
+            ),
+            1 => text("GGUF version 1", OLD),
+            other => text(&format!("GGUF version {other}"), "GGUF version 2 or 3"),
+        };
+    }
+    let magics: [(&[u8], &str, &str); 12] = [
+        (b"lmgg", "an unversioned GGML file", OLD),
+        (b"fmgg", "a GGMF file", OLD),
+        (b"tjgg", "a GGJT file", OLD),
+        (b"algg", "a GGLA adapter", OLD),
+        (
+            b"version https://git-lfs",
+            "a Git-LFS pointer, not the model itself",
+            "a GGUF file; fetch it with `git lfs pull`",
+        ),
+        (b"PK\x03\x04", "a ZIP archive, probably a PyTorch checkpoint", CONVERT),
+        (b"\x80\x02", "a Python pickle, probably a PyTorch checkpoint", CONVERT),
+        (b"\x80\x03", "a Python pickle, probably a PyTorch checkpoint", CONVERT),
+        (b"\x80\x04", "a Python pickle, probably a PyTorch checkpoint", CONVERT),
+        (b"\x80\x05", "a Python pickle, probably a PyTorch checkpoint", CONVERT),
+        (b"<!DOCTYPE", "a web page, probably an error page saved as a model", "a GGUF file; fetch it again"),
+        (b"<html", "a web page, probably an error page saved as a model", "a GGUF file; fetch it again"),
+    ];
+    if let Some((_, found, expected)) = magics.iter().find(|(magic, ..)| start.starts_with(magic)) {
+        return text(found, expected);
+    }
+    let (length, rest) = start.split_first_chunk::<8>()?;
+    let length = u64::from_le_bytes(*length);
+    (rest.first() == Some(&b'{') && length <= size - 8).then(|| ("a safetensors file".to_owned(), CONVERT.to_owned()))
+}
