@@ -1,0 +1,2 @@
+//! The `pml` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The `pml` command, over the Rust API.

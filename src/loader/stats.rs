@@ -1,0 +1,69 @@
+//! What happened so far.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Core;
+use crate::io::Source;
+
+/// Sums since the loader was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Stats {
+    /// Bytes of all tensors.
+    pub total_bytes: u64,
+    /// Bytes of tensors brought into memory, each time counted.
+    pub delivered_bytes: u64,
+    /// Bytes of tensors in memory now.
+    pub resident_bytes: u64,
+    /// The most bytes of tensors in memory at once.
+    pub peak_resident_bytes: u64,
+    /// Acquires that found all they wanted.
+    pub hits: u64,
+    /// Acquires that did not.
+    pub misses: u64,
+    /// Misses that waited for a read.
+    pub stalls: u64,
+    /// Layers whose memory the library took back by itself.
+    pub evictions: u64,
+    /// Blocks of memory allocated for layers.
+    pub allocations: u64,
+    /// Bytes faulted in through mappings.
+    pub mapped_bytes: u64,
+    /// Bytes read through the page cache, headers among them.
+    pub buffered_bytes: u64,
+    /// Bytes read past the page cache.
+    pub direct_bytes: u64,
+    /// How often a reader failed and the next one took over.
+    pub reader_fallbacks: u64,
+    /// Time spent in reads, all threads together.
+    pub read_time: Duration,
+    /// At most how many reads are under way at once.
+    pub workers: usize,
+}
+
+impl Core {
+    pub(super) fn stats(&self) -> Stats {
+        let sum = |counter: fn(&Source) -> &AtomicU64| {
+            self.sources.iter().map(|source| counter(source).load(Ordering::Relaxed)).sum::<u64>()
+        };
+        let ledger = self.residency.lock();
+        Stats {
+            total_bytes: self.catalogue.tensors().iter().map(|tensor| tensor.bytes).sum(),
+            delivered_bytes: ledger.delivered_bytes(),
+            resident_bytes: ledger.resident_bytes(),
+            peak_resident_bytes: ledger.peak_resident_bytes(),
+            hits: self.residency.hits(),
+            misses: self.residency.misses.load(Ordering::Relaxed),
+            stalls: self.residency.stalls.load(Ordering::Relaxed),
+            // Without a budget the library takes nothing back.
+            evictions: 0,
+            allocations: self.allocations.load(Ordering::Relaxed),
+            mapped_bytes: sum(|source| &source.counters().mapped),
+            buffered_bytes: sum(|source| &source.counters().buffered),
+            direct_bytes: sum(|source| &source.counters().direct),
+            reader_fallbacks: sum(|source| &source.counters().fallbacks),
+            read_time: Duration::from_nanos(sum(|source| &source.counters().nanoseconds)),
+            workers: self.queue.limit(),
+        }
+    }
+}
