@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc;
 
 use super::{Core, Loader};
 use crate::error::{Error, Result, quoted};
@@ -32,54 +32,27 @@ impl Loader {
     ///
     /// # Errors
     /// An unknown flag; a read that fails; `Cancelled` when `on_finding` breaks off.
-    pub fn verify(&self, flags: u64, on_finding: impl FnMut(Finding) -> ControlFlow<()> + Send) -> Result<usize> {
+    pub fn verify(&self, flags: u64, mut on_finding: impl FnMut(Finding) -> ControlFlow<()>) -> Result<usize> {
         if flags & !(VERIFY_STRUCTURE | VERIFY_VALUES) != 0 {
             return Err(Error::argument("flags", format_args!("{flags:#x}"), "a sum of PML_VERIFY_ values"));
         }
         let wants = |flag| flags == 0 || flags & flag != 0;
-        let report = Report { state: Mutex::new(State { on_finding, count: 0, stop: None }) };
+        let core = self.core();
+        let mut count = 0;
+        let mut tell = |finding| {
+            count += 1;
+            let flow = on_finding(finding);
+            if flow.is_break() { Err(Error::Cancelled { file: core.name().to_owned() }) } else { Ok(()) }
+        };
         if wants(VERIFY_STRUCTURE) {
-            for error in missing_blocks(self.core())? {
-                report.finding(Finding { tensor: None, error }, self.core());
+            for error in missing_blocks(core)? {
+                tell(Finding { tensor: None, error })?;
             }
         }
         if wants(VERIFY_VALUES) {
-            verify_values(self.core(), &report);
+            verify_values(core, tell)?;
         }
-        let state = report.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        state.stop.map_or(Ok(state.count), Err)
-    }
-}
-
-struct Report<F> {
-    state: Mutex<State<F>>,
-}
-
-struct State<F> {
-    on_finding: F,
-    count: usize,
-    /// Why the work ends early.
-    stop: Option<Error>,
-}
-
-impl<F: FnMut(Finding) -> ControlFlow<()>> Report<F> {
-    fn finding(&self, finding: Finding, core: &Core) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.stop.is_some() {
-            return;
-        }
-        state.count += 1;
-        if (state.on_finding)(finding).is_break() {
-            state.stop = Some(Error::Cancelled { file: core.name().to_owned() });
-        }
-    }
-
-    fn fail(&self, error: Error) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).stop.get_or_insert(error);
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).stop.is_some()
+        Ok(count)
     }
 }
 
@@ -119,30 +92,45 @@ fn first_number(core: &Core, architecture: &str, keys: &[&str]) -> Result<Option
     Ok(None)
 }
 
-fn verify_values<F: FnMut(Finding) -> ControlFlow<()> + Send>(core: &Core, report: &Report<F>) {
+/// Looks at every tensor, several at once, and tells on this thread.
+fn verify_values(core: &Core, mut tell: impl FnMut(Finding) -> Result<()>) -> Result<()> {
     let count = core.catalogue.tensors().len();
     let next = AtomicUsize::new(0);
-    let work = || {
-        let mut buffer = Vec::new();
-        loop {
-            let tensor = next.fetch_add(1, Ordering::Relaxed);
-            if tensor >= count || report.is_stopped() {
-                return;
-            }
-            match first_damage(core, tensor, &mut buffer) {
-                Ok(None) => {}
-                Ok(Some(error)) => report.finding(Finding { tensor: Some(tensor), error }, core),
-                Err(error) => report.fail(error),
-            }
-        }
-    };
     std::thread::scope(|scope| {
-        for _ in 1..default_workers().min(count) {
-            // One thread fewer is only slower.
-            let _ = std::thread::Builder::new().name("pml-verify".to_owned()).spawn_scoped(scope, work);
+        let (sender, receiver) = mpsc::channel();
+        let work = |sender: mpsc::Sender<Result<Finding>>| {
+            let mut buffer = Vec::new();
+            loop {
+                let tensor = next.fetch_add(1, Ordering::Relaxed);
+                if tensor >= count {
+                    return;
+                }
+                let found = first_damage(core, tensor, &mut buffer).transpose();
+                let finding = found.map(|found| found.map(|error| Finding { tensor: Some(tensor), error }));
+                if let Some(finding) = finding
+                    && sender.send(finding).is_err()
+                {
+                    return;
+                }
+            }
+        };
+        let mut threads = 0;
+        for _ in 0..default_workers().min(count) {
+            let sender = sender.clone();
+            let builder = std::thread::Builder::new().name("pml-verify".to_owned());
+            // Fewer threads are only slower, and without any this one does the work.
+            threads += usize::from(builder.spawn_scoped(scope, move || work(sender)).is_ok());
         }
-        work();
-    });
+        if threads == 0 {
+            work(sender);
+        } else {
+            drop(sender);
+        }
+        let told = receiver.iter().try_for_each(|finding| tell(finding?));
+        // Whoever still works finds nothing left.
+        next.store(count, Ordering::Relaxed);
+        told
+    })
 }
 
 /// The first element of a tensor, or the first block, that is not a finite number.

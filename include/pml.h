@@ -1,0 +1,1690 @@
+/*
+ * libpml: progressive loading of model weights.
+ *
+ * Generated from the library's source; do not edit.
+ *
+ * Errors. A function that can fail returns a pml_status_t: 0 is success, errors are negative, and
+ * pml_last_error() then has one line about it for the calling thread. Results are written only on
+ * success, except that a handle asked for is set to NULL on failure.
+ *
+ * Pointers. NULL for a pointer that a function needs gives PML_STATUS_INVALID_ARGUMENT. Any other
+ * pointer must be what its parameter says: a live handle of that type, a struct whose struct_size
+ * is its size, a string that ends in NUL, memory for as many elements as are counted. Memory for
+ * results must not be used by anyone else during the call.
+ *
+ * Handles. Every handle is freed by its owner, in any order, NULL included. Functions may be called
+ * from any threads at once; freeing a handle must be the last thing that is done with it.
+ *
+ * Structs begin with struct_size. Start them with PML_..._INIT, or with pml_..._init(x, sizeof *x),
+ * which agree byte for byte. Later versions add fields only at the end. Names in structs come with
+ * their length and do not end in NUL, unless their field says so.
+ *
+ * Indices of tensors, layers and metadata never change while a loader lives. Shapes are row-major,
+ * outermost dimension first, whatever the file's own order.
+ *
+ * Processes. After fork the child may only exec or _exit. The library claims nothing that belongs to
+ * its host: no signal handler, no logger; its threads take no signals.
+ */
+
+#ifndef PML_H
+#define PML_H
+
+#include "pml/base.h"
+
+
+/**
+ * IEEE 754, 32 bits: the element types have ggml's numbers.
+ */
+#define PML_DTYPE_F32 0
+
+/**
+ * IEEE 754, 16 bits.
+ */
+#define PML_DTYPE_F16 1
+
+/**
+ * 32 elements in 18 bytes.
+ */
+#define PML_DTYPE_Q4_0 2
+
+/**
+ * 32 elements in 20 bytes.
+ */
+#define PML_DTYPE_Q4_1 3
+
+/**
+ * 32 elements in 22 bytes.
+ */
+#define PML_DTYPE_Q5_0 6
+
+/**
+ * 32 elements in 24 bytes.
+ */
+#define PML_DTYPE_Q5_1 7
+
+/**
+ * 32 elements in 34 bytes.
+ */
+#define PML_DTYPE_Q8_0 8
+
+/**
+ * 32 elements in 36 bytes.
+ */
+#define PML_DTYPE_Q8_1 9
+
+/**
+ * 256 elements in 84 bytes.
+ */
+#define PML_DTYPE_Q2_K 10
+
+/**
+ * 256 elements in 110 bytes.
+ */
+#define PML_DTYPE_Q3_K 11
+
+/**
+ * 256 elements in 144 bytes.
+ */
+#define PML_DTYPE_Q4_K 12
+
+/**
+ * 256 elements in 176 bytes.
+ */
+#define PML_DTYPE_Q5_K 13
+
+/**
+ * 256 elements in 210 bytes.
+ */
+#define PML_DTYPE_Q6_K 14
+
+/**
+ * 256 elements in 292 bytes.
+ */
+#define PML_DTYPE_Q8_K 15
+
+/**
+ * 256 elements in 66 bytes.
+ */
+#define PML_DTYPE_IQ2_XXS 16
+
+/**
+ * 256 elements in 74 bytes.
+ */
+#define PML_DTYPE_IQ2_XS 17
+
+/**
+ * 256 elements in 98 bytes.
+ */
+#define PML_DTYPE_IQ3_XXS 18
+
+/**
+ * 256 elements in 50 bytes.
+ */
+#define PML_DTYPE_IQ1_S 19
+
+/**
+ * 32 elements in 18 bytes.
+ */
+#define PML_DTYPE_IQ4_NL 20
+
+/**
+ * 256 elements in 110 bytes.
+ */
+#define PML_DTYPE_IQ3_S 21
+
+/**
+ * 256 elements in 82 bytes.
+ */
+#define PML_DTYPE_IQ2_S 22
+
+/**
+ * 256 elements in 136 bytes.
+ */
+#define PML_DTYPE_IQ4_XS 23
+
+/**
+ * Signed, 8 bits.
+ */
+#define PML_DTYPE_I8 24
+
+/**
+ * Signed, 16 bits.
+ */
+#define PML_DTYPE_I16 25
+
+/**
+ * Signed, 32 bits.
+ */
+#define PML_DTYPE_I32 26
+
+/**
+ * Signed, 64 bits.
+ */
+#define PML_DTYPE_I64 27
+
+/**
+ * IEEE 754, 64 bits.
+ */
+#define PML_DTYPE_F64 28
+
+/**
+ * 256 elements in 56 bytes.
+ */
+#define PML_DTYPE_IQ1_M 29
+
+/**
+ * The upper half of an F32.
+ */
+#define PML_DTYPE_BF16 30
+
+/**
+ * 256 elements in 54 bytes.
+ */
+#define PML_DTYPE_TQ1_0 34
+
+/**
+ * 256 elements in 66 bytes.
+ */
+#define PML_DTYPE_TQ2_0 35
+
+/**
+ * 32 elements in 17 bytes.
+ */
+#define PML_DTYPE_MXFP4 39
+
+/**
+ * 64 elements in 36 bytes.
+ */
+#define PML_DTYPE_NVFP4 40
+
+/**
+ * 128 elements in 18 bytes.
+ */
+#define PML_DTYPE_Q1_0 41
+
+/**
+ * 64 elements in 18 bytes.
+ */
+#define PML_DTYPE_Q2_0 42
+
+/**
+ * The host's own memory: a device's kind.
+ */
+#define PML_DEVICE_HOST 0
+
+/**
+ * Something is wrong with a tensor, or with the model: an event's kind.
+ */
+#define PML_EVENT_ERROR 0
+
+/**
+ * A layer is in memory.
+ */
+#define PML_EVENT_LAYER_LOADED 1
+
+/**
+ * Bytes were delivered.
+ */
+#define PML_EVENT_PROGRESS 2
+
+/**
+ * Every byte was delivered.
+ */
+#define PML_EVENT_FULLY_LOADED 3
+
+/**
+ * Headers are being read: a stage.
+ */
+#define PML_STAGE_OPENING 0
+
+/**
+ * Contents are being checked.
+ */
+#define PML_STAGE_VALIDATING 1
+
+/**
+ * Bytes are being brought.
+ */
+#define PML_STAGE_LOADING 2
+
+/**
+ * Bytes are being converted.
+ */
+#define PML_STAGE_TRANSFORMING 3
+
+/**
+ * All is done.
+ */
+#define PML_STAGE_DONE 4
+
+/**
+ * The caller cancelled.
+ */
+#define PML_STAGE_CANCELLED 5
+
+/**
+ * It came to an error.
+ */
+#define PML_STAGE_FAILED 6
+
+/**
+ * Tensors and layers are brought when they are acquired or prefetched: a strategy.
+ */
+#define PML_STRATEGY_ON_DEMAND 0
+
+/**
+ * One layer after another, in order. Not served by this version.
+ */
+#define PML_STRATEGY_SEQUENTIAL 1
+
+/**
+ * Several layers at once. Not served by this version.
+ */
+#define PML_STRATEGY_PARALLEL 2
+
+/**
+ * Each acquire queues the layers that come next. Not served by this version.
+ */
+#define PML_STRATEGY_PREFETCH 3
+
+/**
+ * Layers stay until the caller unloads them: when the library takes memory back.
+ */
+#define PML_UNLOAD_NEVER 0
+
+/**
+ * When the machine runs short. Not served by this version.
+ */
+#define PML_UNLOAD_MEMORY_PRESSURE 1
+
+/**
+ * The layer used longest ago goes for the one that is wanted. Not served by this version.
+ */
+#define PML_UNLOAD_LRU 2
+
+/**
+ * Local files are mapped, files behind a network are read; copies of pages that are not in the page cache go past it:
+ * how bytes are read.
+ */
+#define PML_IO_AUTO 0
+
+/**
+ * Map the file. Tensors are viewed in place; if somebody cuts the file while a view is used, the access faults.
+ */
+#define PML_IO_MMAP 1
+
+/**
+ * Positioned reads into memory of the library's own.
+ */
+#define PML_IO_READ 2
+
+/**
+ * Positioned reads past the page cache (O_DIRECT) into memory of the library's own.
+ */
+#define PML_IO_DIRECT 3
+
+/**
+ * By the names of the tensors, one of the following: the order in which layers are used.
+ */
+#define PML_LAYER_ORDER_AUTO 0
+
+/**
+ * Embeddings, blocks, norms and output.
+ */
+#define PML_LAYER_ORDER_TRANSFORMER 1
+
+/**
+ * Shared embeddings, the encoder, the decoder, the output.
+ */
+#define PML_LAYER_ORDER_ENCODER_DECODER 2
+
+/**
+ * Embeddings, recurrent blocks or cells, output.
+ */
+#define PML_LAYER_ORDER_RNN 3
+
+/**
+ * From the input's convolutions to the classifier.
+ */
+#define PML_LAYER_ORDER_CNN 4
+
+/**
+ * As in the file.
+ */
+#define PML_LAYER_ORDER_FILE 5
+
+/**
+ * A tensor that cannot be brought fails those who wait for it: what happens after an error.
+ */
+#define PML_RECOVERY_FAIL 0
+
+/**
+ * It is tried again. Not served by this version.
+ */
+#define PML_RECOVERY_RETRY 1
+
+/**
+ * The next reader tries. Not served by this version.
+ */
+#define PML_RECOVERY_FALLBACK 2
+
+/**
+ * It is left out. Not served by this version.
+ */
+#define PML_RECOVERY_SKIP 3
+
+/**
+ * Errors only: how much the log callback is told.
+ */
+#define PML_LOG_ERROR 0
+
+/**
+ * What went otherwise than asked, besides.
+ */
+#define PML_LOG_WARNING 1
+
+/**
+ * What happens, besides.
+ */
+#define PML_LOG_INFO 2
+
+/**
+ * Why it happens, besides.
+ */
+#define PML_LOG_DEBUG 3
+
+/**
+ * Nothing of the layer is in memory: a layer's state.
+ */
+#define PML_LAYER_ABSENT 0
+
+/**
+ * Some of its tensors are under way.
+ */
+#define PML_LAYER_LOADING 1
+
+/**
+ * Some of its tensors are in memory and none is under way.
+ */
+#define PML_LAYER_PARTIAL 2
+
+/**
+ * All of it is in memory.
+ */
+#define PML_LAYER_RESIDENT 3
+
+/**
+ * Its memory is being given back.
+ */
+#define PML_LAYER_DRAINING 4
+
+/**
+ * Compare the blocks that the metadata promises with those that are there: a flag of pml_loader_verify.
+ */
+#define PML_VERIFY_STRUCTURE 1
+
+/**
+ * Look for NaN and infinities among floating-point elements and the scales of quantised blocks.
+ */
+#define PML_VERIFY_VALUES 2
+
+/**
+ * Unsigned, 8 bits: the types of values have GGUF's numbers.
+ */
+#define PML_VALUE_U8 0
+
+/**
+ * Signed, 8 bits.
+ */
+#define PML_VALUE_I8 1
+
+/**
+ * Unsigned, 16 bits.
+ */
+#define PML_VALUE_U16 2
+
+/**
+ * Signed, 16 bits.
+ */
+#define PML_VALUE_I16 3
+
+/**
+ * Unsigned, 32 bits.
+ */
+#define PML_VALUE_U32 4
+
+/**
+ * Signed, 32 bits.
+ */
+#define PML_VALUE_I32 5
+
+/**
+ * IEEE 754, 32 bits.
+ */
+#define PML_VALUE_F32 6
+
+/**
+ * One byte, 0 or 1.
+ */
+#define PML_VALUE_BOOL 7
+
+/**
+ * Bytes with a length; should be UTF-8, but that is not checked.
+ */
+#define PML_VALUE_STRING 8
+
+/**
+ * Values of one type.
+ */
+#define PML_VALUE_ARRAY 9
+
+/**
+ * Unsigned, 64 bits.
+ */
+#define PML_VALUE_U64 10
+
+/**
+ * Signed, 64 bits.
+ */
+#define PML_VALUE_I64 11
+
+/**
+ * IEEE 754, 64 bits.
+ */
+#define PML_VALUE_F64 12
+
+/**
+ * Functions that give and take memory. Not served by this version.
+ */
+typedef struct pml_allocator_t pml_allocator_t;
+
+/**
+ * A limit of memory that loaders share. Not served by this version.
+ */
+typedef struct pml_budget_t pml_budget_t;
+
+/**
+ * An opened model. Functions may be called from any thread at once; pml_loader_free from one, when no other call with
+ * this handle is under way.
+ */
+typedef struct pml_loader_t pml_loader_t;
+
+/**
+ * A caller's choices by tensor name, copied when a model is opened with them.
+ *
+ * Patterns are globs: `*` stands for any characters, dots among them, `?` for one. Of the rules of one kind that match
+ * a name, the last one wins.
+ */
+typedef struct pml_rules_t pml_rules_t;
+
+/**
+ * A tensor of an opened model: lazy, and independent of the loader's handle. Functions may be called from any thread at
+ * once; pml_tensor_free from one, when no other call is under way.
+ */
+typedef struct pml_tensor_t pml_tensor_t;
+
+/**
+ * The outcome of a call: 0 is success, all errors are negative. Numbers never change.
+ */
+typedef int32_t pml_status_t;
+
+/**
+ * A device that can hold tensors.
+ */
+typedef struct pml_device_info_t {
+    /**
+     * sizeof(pml_device_info_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * PML_DEVICE_HOST.
+     */
+    uint32_t kind;
+    /**
+     * Its number among those of its kind.
+     */
+    uint32_t ordinal;
+    /**
+     * Its name, as the option `device` takes it: "cpu". Ends in NUL; lives as long as the library.
+     */
+    const char *name;
+    /**
+     * Bytes of the name, without the NUL.
+     */
+    size_t name_length;
+    /**
+     * 1 where it shares the host's memory, else 0.
+     */
+    uint32_t unified;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Bytes of memory it has; UINT64_MAX where that is not known.
+     */
+    uint64_t total_bytes;
+    /**
+     * Bytes of memory it could give now; UINT64_MAX where that is not known without waking it.
+     */
+    uint64_t free_bytes;
+} pml_device_info_t;
+
+/**
+ * What a callback is told. It and its message live until the callback returns.
+ */
+typedef struct pml_event_t {
+    /**
+     * sizeof(pml_event_t), as the library knows it.
+     */
+    size_t struct_size;
+    /**
+     * A PML_EVENT_ value.
+     */
+    uint32_t kind;
+    /**
+     * A PML_STAGE_ value.
+     */
+    uint32_t stage;
+    /**
+     * The layer concerned; SIZE_MAX where it is none.
+     */
+    size_t layer;
+    /**
+     * The tensor concerned; SIZE_MAX where it is none.
+     */
+    size_t tensor;
+    /**
+     * Bytes delivered so far.
+     */
+    uint64_t bytes_done;
+    /**
+     * Bytes of all tensors.
+     */
+    uint64_t bytes_total;
+    /**
+     * Layers delivered so far.
+     */
+    uint64_t layers_done;
+    /**
+     * Layers of the model.
+     */
+    uint64_t layers_total;
+    /**
+     * The rate of delivery now.
+     */
+    double bytes_per_second;
+    /**
+     * PML_STATUS_OK, or the error.
+     */
+    int32_t status;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * One line of text; does not end in NUL. NULL where there is none.
+     */
+    const char *message;
+    /**
+     * Bytes of the message.
+     */
+    size_t message_length;
+} pml_event_t;
+
+/**
+ * A callback for an event. What it returns is the callback's own answer; where nothing else is said, non-zero asks for
+ * the work to end.
+ */
+typedef int32_t (*pml_event_callback_t)(void *user_data, const struct pml_event_t *event);
+
+/**
+ * How a model is opened. Start from PML_OPTIONS_INIT or pml_options_init, and change what you need.
+ *
+ * All fields stand from the first version on. A value that this version does not serve is answered with
+ * PML_STATUS_UNSUPPORTED when the model is opened; none is ignored.
+ */
+typedef struct pml_options_t {
+    /**
+     * sizeof(pml_options_t).
+     */
+    size_t struct_size;
+    /**
+     * Where tensors end up: "auto" or NULL, "cpu". "cuda:0" and "hip:0" are not served by this version.
+     */
+    const char *device;
+    /**
+     * A PML_STRATEGY_ value; PML_STRATEGY_ON_DEMAND.
+     */
+    uint32_t strategy;
+    /**
+     * Layers loading at once under PML_STRATEGY_PARALLEL; 3. Others are not served by this version.
+     */
+    uint32_t max_concurrent_loads;
+    /**
+     * Layers read ahead under PML_STRATEGY_PREFETCH; 1. Others are not served by this version.
+     */
+    uint32_t prefetch_count;
+    /**
+     * A PML_UNLOAD_ value; PML_UNLOAD_NEVER.
+     */
+    uint32_t unload;
+    /**
+     * The most layers in memory at once, -1 for any number. Others are not served by this version.
+     */
+    int64_t max_loaded_layers;
+    /**
+     * The most bytes of memory for layers, 0 for any number. Others are not served by this version.
+     */
+    uint64_t memory_budget;
+    /**
+     * A limit shared with other loaders, NULL for none. Others are not served by this version.
+     */
+    struct pml_budget_t *budget;
+    /**
+     * A PML_IO_ value; PML_IO_AUTO.
+     */
+    uint32_t io;
+    /**
+     * At most how many reads are under way at once for this loader; 0 for as many as suit the machine.
+     */
+    uint32_t workers;
+    /**
+     * What the address of each tensor must be a multiple of, in bytes; 0 for what the file's own alignment gives, up to
+     * a page. Others are not served by this version.
+     */
+    size_t alignment;
+    /**
+     * Readable bytes behind each tensor; 0. Others are not served by this version.
+     */
+    size_t tail_padding;
+    /**
+     * A PML_LAYER_ORDER_ value; PML_LAYER_ORDER_AUTO.
+     */
+    uint32_t layer_order;
+    /**
+     * A PML_RECOVERY_ value; PML_RECOVERY_FAIL.
+     */
+    uint32_t recovery;
+    /**
+     * Choices by tensor name, NULL for none; copied.
+     */
+    const struct pml_rules_t *rules;
+    /**
+     * Memory of the caller's own for layers, NULL for the library's. Others are not served by this version.
+     */
+    const struct pml_allocator_t *allocator;
+    /**
+     * How often PML_RECOVERY_RETRY tries again; 3. Others are not served by this version.
+     */
+    uint32_t retry_count;
+    /**
+     * How long it waits before the first time, in milliseconds; 100. Others are not served by this version.
+     */
+    uint32_t retry_backoff_ms;
+    /**
+     * Free bytes of memory below which PML_UNLOAD_MEMORY_PRESSURE acts; 0 for 5 % of the total. Others are not served by
+     * this version.
+     */
+    uint64_t pressure_threshold;
+    /**
+     * Told of each layer that came into memory. NULL; others are not served by this version.
+     */
+    pml_event_callback_t on_layer_loaded;
+    /**
+     * Told of bytes delivered; non-zero cancels. NULL; others are not served by this version.
+     */
+    pml_event_callback_t on_progress;
+    /**
+     * Told once when all is delivered. NULL; others are not served by this version.
+     */
+    pml_event_callback_t on_fully_loaded;
+    /**
+     * Told of errors, and answers what to do. NULL; others are not served by this version.
+     */
+    pml_event_callback_t on_error;
+    /**
+     * Told what happens, in words. NULL; others are not served by this version.
+     */
+    void (*log)(void *user_data, uint32_t level, const char *message, size_t message_length);
+    /**
+     * How much `log` is told: a PML_LOG_ value; PML_LOG_WARNING. Others are not served by this version.
+     */
+    uint32_t log_level;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Given to the callbacks and to `destroy`.
+     */
+    void *user_data;
+    /**
+     * Called once with `user_data`, on any thread, after the last callback and after the loader and its last tensor are
+     * freed; when opening fails, before it returns. May be NULL. Must not call the library.
+     */
+    void (*destroy)(void *user_data);
+    /**
+     * Where converted models are kept. NULL; others are not served by this version.
+     */
+    const char *cache_path;
+} pml_options_t;
+
+/**
+ * What the headers say of a tensor. The name and the shape live as long as the tensor's handle.
+ */
+typedef struct pml_tensor_info_t {
+    /**
+     * sizeof(pml_tensor_info_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * Its name, in UTF-8; does not end in NUL.
+     */
+    const char *name;
+    /**
+     * Bytes of the name.
+     */
+    size_t name_length;
+    /**
+     * `rank` lengths in elements, row-major, outermost dimension first. NULL where the rank is 0.
+     */
+    const int64_t *shape;
+    /**
+     * How many dimensions it has.
+     */
+    uint32_t rank;
+    /**
+     * A PML_DTYPE_ value: the elements in the file.
+     */
+    uint32_t stored_dtype;
+    /**
+     * A PML_DTYPE_ value: the elements in memory.
+     */
+    uint32_t delivered_dtype;
+    /**
+     * The file that holds it, counted from 0.
+     */
+    uint32_t shard;
+    /**
+     * Its index in the loader.
+     */
+    size_t index;
+    /**
+     * Its layer's index in the loader.
+     */
+    size_t layer;
+    /**
+     * Bytes in memory.
+     */
+    uint64_t bytes;
+    /**
+     * Bytes in the file.
+     */
+    uint64_t stored_bytes;
+    /**
+     * Where it starts in its file, in bytes.
+     */
+    uint64_t offset;
+} pml_tensor_info_t;
+
+/**
+ * A tensor in memory. Its bytes must not be written. It is valid while the tensor or its layer is acquired; the shape
+ * lives as long as the tensor's handle.
+ */
+typedef struct pml_view_t {
+    /**
+     * sizeof(pml_view_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * The first byte. Not NULL; of a tensor without bytes not to be read.
+     */
+    const void *data;
+    /**
+     * How many bytes.
+     */
+    size_t size;
+    /**
+     * `rank` lengths in elements, row-major, outermost dimension first. NULL where the rank is 0.
+     */
+    const int64_t *shape;
+    /**
+     * How many dimensions it has.
+     */
+    uint32_t rank;
+    /**
+     * A PML_DTYPE_ value.
+     */
+    uint32_t dtype;
+    /**
+     * A PML_DEVICE_ value: whose memory it is.
+     */
+    uint32_t device_kind;
+    /**
+     * The number of that device among those of its kind.
+     */
+    uint32_t device_ordinal;
+} pml_view_t;
+
+/**
+ * A layer, as it stands. The name lives as long as the loader's handle.
+ */
+typedef struct pml_layer_info_t {
+    /**
+     * sizeof(pml_layer_info_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * Its name, in UTF-8; does not end in NUL.
+     */
+    const char *name;
+    /**
+     * Bytes of the name.
+     */
+    size_t name_length;
+    /**
+     * Bytes of its tensors.
+     */
+    uint64_t bytes;
+    /**
+     * How many tensors it has.
+     */
+    size_t tensor_count;
+    /**
+     * Its place in the order of use, from 0.
+     */
+    size_t position;
+    /**
+     * A PML_LAYER_ value: its state now.
+     */
+    uint32_t state;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * How often it and its tensors are acquired now.
+     */
+    uint64_t acquire_count;
+} pml_layer_info_t;
+
+/**
+ * Sums since the loader was opened. Figures of parts that a loader does not use are 0.
+ */
+typedef struct pml_stats_t {
+    /**
+     * sizeof(pml_stats_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * Bytes of all tensors.
+     */
+    uint64_t total_bytes;
+    /**
+     * Bytes of tensors brought into memory, each time counted.
+     */
+    uint64_t delivered_bytes;
+    /**
+     * Bytes of tensors in memory now.
+     */
+    uint64_t resident_bytes;
+    /**
+     * The most bytes of tensors in memory at once.
+     */
+    uint64_t peak_resident_bytes;
+    /**
+     * Bytes of staging memory now.
+     */
+    uint64_t staging_bytes;
+    /**
+     * Acquires that found all they wanted.
+     */
+    uint64_t hits;
+    /**
+     * Acquires that did not.
+     */
+    uint64_t misses;
+    /**
+     * Misses that waited for a read.
+     */
+    uint64_t stalls;
+    /**
+     * Layers whose memory the library took back by itself.
+     */
+    uint64_t evictions;
+    /**
+     * Blocks of memory allocated for layers.
+     */
+    uint64_t allocations;
+    /**
+     * Bytes faulted in through mappings.
+     */
+    uint64_t mapped_bytes;
+    /**
+     * Bytes read through the page cache, headers among them.
+     */
+    uint64_t buffered_bytes;
+    /**
+     * Bytes read past the page cache.
+     */
+    uint64_t direct_bytes;
+    /**
+     * How often a reader failed and the next one took over.
+     */
+    uint64_t reader_fallbacks;
+    /**
+     * At most how many reads are under way at once.
+     */
+    uint64_t workers;
+    /**
+     * Seconds spent in reads, all threads together.
+     */
+    double read_seconds;
+    /**
+     * Seconds spent converting, likewise.
+     */
+    double transform_seconds;
+    /**
+     * Seconds spent copying to a device, likewise.
+     */
+    double copy_seconds;
+} pml_stats_t;
+
+/**
+ * A metadata value. The key lives as long as the loader's handle.
+ */
+typedef struct pml_metadata_info_t {
+    /**
+     * sizeof(pml_metadata_info_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * Its index, which the getters take. Keys have indices below pml_loader_metadata_count; arrays inside arrays get
+     * larger ones when they are first asked for.
+     */
+    size_t index;
+    /**
+     * The key, in UTF-8; does not end in NUL. NULL for an array inside an array.
+     */
+    const char *key;
+    /**
+     * Bytes of the key.
+     */
+    size_t key_length;
+    /**
+     * A PML_VALUE_ value: its type.
+     */
+    uint32_t value_type;
+    /**
+     * A PML_VALUE_ value: the type of an array's elements; else its own type.
+     */
+    uint32_t element_type;
+    /**
+     * Elements of an array, bytes of a string, else 1.
+     */
+    uint64_t count;
+} pml_metadata_info_t;
+
+/**
+ * Success.
+ */
+#define PML_STATUS_OK 0
+
+/**
+ * An argument that the function cannot take.
+ */
+#define PML_STATUS_INVALID_ARGUMENT -1
+
+/**
+ * A call that the handle's state does not allow, such as a release without an acquire.
+ */
+#define PML_STATUS_INVALID_STATE -2
+
+/**
+ * A file, shard, tensor, layer or metadata key that is not there.
+ */
+#define PML_STATUS_NOT_FOUND -3
+
+/**
+ * The system refuses access to the file.
+ */
+#define PML_STATUS_ACCESS_DENIED -4
+
+/**
+ * The system failed to read.
+ */
+#define PML_STATUS_IO -5
+
+/**
+ * The file ends before the bytes that its headers promise.
+ */
+#define PML_STATUS_TRUNCATED -6
+
+/**
+ * The file breaks the rules of its format.
+ */
+#define PML_STATUS_MALFORMED -7
+
+/**
+ * Understood, but not served by this version: another format, an option's value.
+ */
+#define PML_STATUS_UNSUPPORTED -8
+
+/**
+ * The system gives no more memory or threads.
+ */
+#define PML_STATUS_OUT_OF_MEMORY -9
+
+/**
+ * A metadata value of another type than the one asked for.
+ */
+#define PML_STATUS_WRONG_TYPE -10
+
+/**
+ * An index past the end.
+ */
+#define PML_STATUS_OUT_OF_RANGE -11
+
+/**
+ * The layer is acquired, so it cannot be unloaded.
+ */
+#define PML_STATUS_BUSY -12
+
+/**
+ * The loader was freed.
+ */
+#define PML_STATUS_CLOSED -13
+
+/**
+ * A defect of the library, caught at its boundary; the call had no other effect that is known.
+ */
+#define PML_STATUS_PANIC -14
+
+/**
+ * A callback asked for the work to end.
+ */
+#define PML_STATUS_CANCELLED -15
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The library's version, as "0.1.0". Never NULL; lives as long as the library.
+ */
+PML_API const char *pml_version_string(void);
+
+/**
+ * The library's version as one number, to compare with PML_VERSION_NUMBER: major << 16 | minor << 8 | patch.
+ */
+PML_API
+uint32_t pml_version_number(void);
+
+/**
+ * A status' name, as "PML_STATUS_OK"; "PML_STATUS_UNKNOWN" for a number that is none. Never NULL; lives as long as the
+ * library.
+ */
+PML_API
+const char *pml_status_name(pml_status_t status);
+
+/**
+ * What went wrong in this thread's last call that failed: one line that names file, tensor, found and expected, as far
+ * as each is known. Empty where no call has failed; never NULL. Valid until this thread's next call that fails. Calls
+ * that succeed leave it as it is.
+ */
+PML_API
+const char *pml_last_error(void);
+
+/**
+ * Whether the same call may succeed later although the caller changes nothing: after PML_STATUS_IO,
+ * PML_STATUS_OUT_OF_MEMORY and PML_STATUS_BUSY.
+ */
+PML_API bool pml_status_is_retryable(pml_status_t status);
+
+/**
+ * An element type's name, as "Q4_K"; "unknown" for a number that is none. Never NULL; lives as long as the library.
+ */
+PML_API
+const char *pml_dtype_name(uint32_t dtype);
+
+/**
+ * Writes the initial values, as PML_DEVICE_INFO_INIT has them. Does nothing where `info` is NULL.
+ */
+PML_API void pml_device_info_init(struct pml_device_info_t *info, size_t struct_size);
+
+/**
+ * How many devices there are, the host among them. Wakes none.
+ */
+PML_API size_t pml_device_count(void);
+
+/**
+ * Describes the device at `index`; the host has index 0. Wakes none.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API pml_status_t pml_device_info(size_t index, struct pml_device_info_t *out);
+
+/**
+ * Writes the initial values, as PML_EVENT_INIT has them. Does nothing where `event` is NULL.
+ */
+PML_API void pml_event_init(struct pml_event_t *event, size_t struct_size);
+
+/**
+ * Makes an empty set of rules, to be freed with pml_rules_free.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API pml_status_t pml_rules_new(struct pml_rules_t **out);
+
+/**
+ * Frees rules. Loaders that were opened with them keep their copy. NULL is fine.
+ */
+PML_API void pml_rules_free(struct pml_rules_t *rules);
+
+/**
+ * Tensors whose names match `pattern` belong to the layer `layer_name`, whatever their names say.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT for an empty text or one that is not UTF-8.
+ */
+PML_API
+pml_status_t pml_rules_layer(struct pml_rules_t *rules,
+                             const char *pattern,
+                             const char *layer_name);
+
+/**
+ * Tensors whose names match `pattern` are left out, as if the file had not got them: they have no index, take no
+ * memory, and pml_loader_tensor answers PML_STATUS_NOT_FOUND with the rule.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT for an empty text or one that is not UTF-8.
+ */
+PML_API
+pml_status_t pml_rules_skip(struct pml_rules_t *rules,
+                            const char *pattern);
+
+/**
+ * Writes the initial values, as PML_OPTIONS_INIT has them: as many as `struct_size` bytes hold. Does nothing where
+ * `options` is NULL.
+ */
+PML_API
+void pml_options_init(struct pml_options_t *options,
+                      size_t struct_size);
+
+/**
+ * Writes the initial values, as PML_TENSOR_INFO_INIT has them. Does nothing where `info` is NULL.
+ */
+PML_API void pml_tensor_info_init(struct pml_tensor_info_t *info, size_t struct_size);
+
+/**
+ * Writes the initial values, as PML_VIEW_INIT has them. Does nothing where `view` is NULL.
+ */
+PML_API void pml_view_init(struct pml_view_t *view, size_t struct_size);
+
+/**
+ * Frees a tensor's handle and releases what was acquired through it. The loader may be freed before or after. NULL is
+ * fine.
+ */
+PML_API
+void pml_tensor_free(struct pml_tensor_t *tensor);
+
+/**
+ * Describes a tensor. Loads nothing.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_tensor_get_info(const struct pml_tensor_t *tensor,
+                                 struct pml_tensor_info_t *out);
+
+/**
+ * Whether the tensor's bytes are in memory now. Without an acquire that may change at once. False where `tensor` is
+ * NULL.
+ */
+PML_API
+bool pml_tensor_is_loaded(const struct pml_tensor_t *tensor);
+
+/**
+ * Starts bringing a tensor into memory, and does not wait. What goes wrong then is told to whoever acquires it.
+ *
+ * Errors: PML_STATUS_CLOSED; PML_STATUS_OUT_OF_MEMORY.
+ */
+PML_API
+pml_status_t pml_tensor_prefetch(struct pml_tensor_t *tensor);
+
+/**
+ * Brings a tensor into memory and holds it there, with its layer, until the same handle releases it as often.
+ *
+ * `stream` is PML_STREAM_HOST or NULL for a loader on the host. `timeout_ms` limits the wait for others' releases (-1:
+ * none, 0: no wait); without a budget nobody waits for those, and a read takes as long as it takes. `out` may be NULL.
+ *
+ * Errors: what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED, PML_STATUS_OUT_OF_MEMORY), after which a later
+ * acquire tries again; PML_STATUS_CLOSED after the loader was freed.
+ */
+PML_API
+pml_status_t pml_tensor_acquire(struct pml_tensor_t *tensor,
+                                void *stream,
+                                int64_t timeout_ms,
+                                struct pml_view_t *out);
+
+/**
+ * Releases what the same handle acquired, once. Its view is not valid any more, unless something else holds the layer.
+ *
+ * Errors: PML_STATUS_INVALID_STATE without an acquire.
+ */
+PML_API
+pml_status_t pml_tensor_release(struct pml_tensor_t *tensor,
+                                void *stream);
+
+/**
+ * Where an acquired tensor's bytes are: of one acquired through this handle, or whose layer its loader has acquired.
+ * Takes no lock and does not wait.
+ *
+ * Errors: PML_STATUS_INVALID_STATE where neither is acquired.
+ */
+PML_API
+pml_status_t pml_tensor_view(const struct pml_tensor_t *tensor,
+                             struct pml_view_t *out);
+
+/**
+ * Copies `size` bytes of a tensor, from its byte `offset` on, into the caller's memory. Keeps nothing in memory.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT for bytes past the tensor's end; PML_STATUS_IO; PML_STATUS_TRUNCATED.
+ */
+PML_API
+pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
+                             uint64_t offset,
+                             void *dst,
+                             size_t size);
+
+/**
+ * Writes the initial values, as PML_LAYER_INFO_INIT has them. Does nothing where `info` is NULL.
+ */
+PML_API void pml_layer_info_init(struct pml_layer_info_t *info, size_t struct_size);
+
+/**
+ * Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.
+ */
+PML_API void pml_stats_init(struct pml_stats_t *stats, size_t struct_size);
+
+/**
+ * Opens the model file at `path`: of a model in several files, any of them. Reads headers only, and brings no tensor.
+ * Free the loader with pml_loader_free.
+ *
+ * `options` may be NULL for the initial values. On failure `*out` is NULL.
+ *
+ * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_ACCESS_DENIED; PML_STATUS_IO; PML_STATUS_TRUNCATED; PML_STATUS_MALFORMED;
+ * PML_STATUS_UNSUPPORTED for a file of another format (the message says which, and what to do) and for options;
+ * PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_open(const char *path,
+                             const struct pml_options_t *options,
+                             struct pml_loader_t **out);
+
+/**
+ * Opens a model that is in memory: `size` bytes at `data`, which stay readable and unchanged until `destroy` is called.
+ * Tensors are viewed in place.
+ *
+ * `destroy` (may be NULL) is called once with `user_data`, on any thread, after the loader and its last tensor are
+ * freed; when opening fails, before this returns. `options` may be NULL. On failure `*out` is NULL.
+ *
+ * Errors: as pml_loader_open.
+ */
+PML_API
+pml_status_t pml_loader_open_memory(const void *data,
+                                    size_t size,
+                                    void (*destroy)(void*),
+                                    void *user_data,
+                                    const struct pml_options_t *options,
+                                    struct pml_loader_t **out);
+
+/**
+ * Frees a loader: ends what is under way and releases the layers acquired through it. Tensors that were acquired stay
+ * valid until they are released; other acquires then give PML_STATUS_CLOSED. NULL is fine.
+ */
+PML_API
+void pml_loader_free(struct pml_loader_t *loader);
+
+/**
+ * Tells what happened so far.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API pml_status_t pml_loader_stats(const struct pml_loader_t *loader, struct pml_stats_t *out);
+
+/**
+ * Reads the model through, and tells of blocks that the metadata promises and that are missing, and of each tensor with
+ * a NaN or an infinity among its elements or scales. `flags` is a sum of PML_VERIFY_ values, 0 for all. Uses a few MiB
+ * of memory and brings no tensor.
+ *
+ * `on_event` (may be NULL) is called on this thread for each finding, with an event of kind PML_EVENT_ERROR in stage
+ * PML_STAGE_VALIDATING; non-zero ends the work.
+ *
+ * Errors: PML_STATUS_MALFORMED where anything was found; PML_STATUS_CANCELLED where `on_event` ended the work;
+ * PML_STATUS_IO; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT for an unknown flag.
+ */
+PML_API
+pml_status_t pml_loader_verify(struct pml_loader_t *loader,
+                               uint64_t flags,
+                               pml_event_callback_t on_event,
+                               void *user_data);
+
+/**
+ * How many layers the model has; 0 where `loader` is NULL.
+ */
+PML_API size_t pml_loader_layer_count(const struct pml_loader_t *loader);
+
+/**
+ * Describes the layer at index `layer`. Indices never change; `position` is its place in the order of use.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_layer_info(const struct pml_loader_t *loader,
+                                   size_t layer,
+                                   struct pml_layer_info_t *out);
+
+/**
+ * The index of a layer's `i`-th tensor, as they lie in the file.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_layer_tensor(const struct pml_loader_t *loader,
+                                     size_t layer,
+                                     size_t i,
+                                     size_t *tensor_index);
+
+/**
+ * The index of the layer of this name.
+ *
+ * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_find_layer(const struct pml_loader_t *loader,
+                                   const char *name,
+                                   size_t *layer);
+
+/**
+ * Puts `n` layers first in the order of use, in this order; the others follow in the order they had.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for a layer given twice. The order is then as before.
+ */
+PML_API
+pml_status_t pml_loader_set_layer_order(struct pml_loader_t *loader,
+                                        const size_t *layers,
+                                        size_t n);
+
+/**
+ * Starts bringing `n` layers into memory, in this order, and waits for none. What goes wrong then is told to whoever
+ * acquires them.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE, before any is begun; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_prefetch(struct pml_loader_t *loader,
+                                 const size_t *layers,
+                                 size_t n);
+
+/**
+ * Starts bringing the layer of this name into memory, as pml_loader_prefetch.
+ *
+ * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API pml_status_t pml_loader_prefetch_layer(struct pml_loader_t *loader, const char *name);
+
+/**
+ * Starts bringing the layers of these `n` names into memory, as pml_loader_prefetch.
+ *
+ * Errors: PML_STATUS_NOT_FOUND, before any is begun; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_prefetch_layers(struct pml_loader_t *loader,
+                                        const char *const *names,
+                                        size_t n);
+
+/**
+ * Brings a layer into memory, all tensors of it, and holds it there until pml_loader_release_layer is called as often.
+ *
+ * `stream` is PML_STREAM_HOST or NULL for a loader on the host. `timeout_ms` limits the wait for others' releases (-1:
+ * none, 0: no wait); without a budget nobody waits for those, and a read takes as long as it takes. Of a layer that is
+ * in memory this takes no lock.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED,
+ * PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries again.
+ */
+PML_API
+pml_status_t pml_loader_acquire_layer(struct pml_loader_t *loader,
+                                      size_t layer,
+                                      void *stream,
+                                      int64_t timeout_ms);
+
+/**
+ * Releases a layer that pml_loader_acquire_layer acquired, once.
+ *
+ * Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE.
+ */
+PML_API
+pml_status_t pml_loader_release_layer(struct pml_loader_t *loader,
+                                      size_t layer,
+                                      void *stream);
+
+/**
+ * Gives a layer's memory back to the system. Of a layer that is under way it waits for the reads; of one that is not in
+ * memory it does nothing.
+ *
+ * Errors: PML_STATUS_BUSY while the layer or one of its tensors is acquired; PML_STATUS_OUT_OF_RANGE.
+ */
+PML_API
+pml_status_t pml_loader_unload_layer(struct pml_loader_t *loader,
+                                     size_t layer);
+
+/**
+ * How many tensors the model has; 0 where `loader` is NULL.
+ */
+PML_API size_t pml_loader_tensor_count(const struct pml_loader_t *loader);
+
+/**
+ * A handle for the tensor of this name; loads nothing. Free it with pml_tensor_free, before or after the loader. On
+ * failure `*out` is NULL.
+ *
+ * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_tensor(struct pml_loader_t *loader,
+                               const char *name,
+                               struct pml_tensor_t **out);
+
+/**
+ * A handle for the tensor at `index`; loads nothing. Free it with pml_tensor_free, before or after the loader. On
+ * failure `*out` is NULL.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_tensor_at(struct pml_loader_t *loader,
+                                  size_t index,
+                                  struct pml_tensor_t **out);
+
+/**
+ * Writes the initial values, as PML_METADATA_INFO_INIT has them. Does nothing where `info` is NULL.
+ */
+PML_API void pml_metadata_info_init(struct pml_metadata_info_t *info, size_t struct_size);
+
+/**
+ * How many keys the model has; 0 where `loader` is NULL. Of a model in several files, those of the first.
+ */
+PML_API
+size_t pml_loader_metadata_count(const struct pml_loader_t *loader);
+
+/**
+ * Describes the value at `index`.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_metadata_at(const struct pml_loader_t *loader,
+                                    size_t index,
+                                    struct pml_metadata_info_t *out);
+
+/**
+ * Finds a key and describes its value.
+ *
+ * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_metadata_find(const struct pml_loader_t *loader,
+                                      const char *key,
+                                      struct pml_metadata_info_t *out);
+
+/**
+ * The value at `index`, an integer of any width that is not negative.
+ *
+ * Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_metadata_u64(const struct pml_loader_t *loader,
+                                     size_t index,
+                                     uint64_t *out);
+
+/**
+ * The value at `index`, an integer of any width below 2^63.
+ *
+ * Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_metadata_i64(const struct pml_loader_t *loader,
+                                     size_t index,
+                                     int64_t *out);
+
+/**
+ * The value at `index`, a floating-point number of either width.
+ *
+ * Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_metadata_f64(const struct pml_loader_t *loader,
+                                     size_t index,
+                                     double *out);
+
+/**
+ * The value at `index`, a boolean.
+ *
+ * Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_metadata_bool(const struct pml_loader_t *loader,
+                                      size_t index,
+                                      bool *out);
+
+/**
+ * The value at `index`, a string: `length` bytes at `*out`, without a NUL. They point into the file and live as long as
+ * the loader's handle; where the file is mapped and somebody cuts it, using them may fault.
+ *
+ * Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_metadata_string(const struct pml_loader_t *loader,
+                                        size_t index,
+                                        const char **out,
+                                        size_t *length);
+
+/**
+ * Element `element` of the array at `index`, an integer of any width that is not negative. The first call for an array
+ * walks over it, every further one takes constant time.
+ *
+ * Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_metadata_element_u64(const struct pml_loader_t *loader,
+                                             size_t index,
+                                             uint64_t element,
+                                             uint64_t *out);
+
+/**
+ * Element `element` of the array at `index`, an integer of any width below 2^63. Otherwise as
+ * pml_loader_metadata_element_u64.
+ */
+PML_API
+pml_status_t pml_loader_metadata_element_i64(const struct pml_loader_t *loader,
+                                             size_t index,
+                                             uint64_t element,
+                                             int64_t *out);
+
+/**
+ * Element `element` of the array at `index`, a floating-point number of either width. Otherwise as
+ * pml_loader_metadata_element_u64.
+ */
+PML_API
+pml_status_t pml_loader_metadata_element_f64(const struct pml_loader_t *loader,
+                                             size_t index,
+                                             uint64_t element,
+                                             double *out);
+
+/**
+ * Element `element` of the array at `index`, a boolean. Otherwise as pml_loader_metadata_element_u64.
+ */
+PML_API
+pml_status_t pml_loader_metadata_element_bool(const struct pml_loader_t *loader,
+                                              size_t index,
+                                              uint64_t element,
+                                              bool *out);
+
+/**
+ * Element `element` of the array at `index`, a string as pml_loader_metadata_string gives it. Otherwise as
+ * pml_loader_metadata_element_u64.
+ */
+PML_API
+pml_status_t pml_loader_metadata_element_string(const struct pml_loader_t *loader,
+                                                size_t index,
+                                                uint64_t element,
+                                                const char **out,
+                                                size_t *length);
+
+/**
+ * Describes element `element` of an array of arrays at `index`: its own `index` serves every function here.
+ *
+ * Errors: PML_STATUS_WRONG_TYPE where the elements are not arrays; PML_STATUS_OUT_OF_RANGE; PML_STATUS_TRUNCATED;
+ * PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_metadata_element_array(const struct pml_loader_t *loader,
+                                               size_t index,
+                                               uint64_t element,
+                                               struct pml_metadata_info_t *out);
+
+/**
+ * Copies `count` elements of the array at `index`, from element `first` on, into `dst`, which has `dst_size` bytes.
+ * `element_type` is the PML_VALUE_ type that the caller expects: of numbers or booleans, which are one byte each.
+ *
+ * Errors: PML_STATUS_WRONG_TYPE where it is another; PML_STATUS_OUT_OF_RANGE; PML_STATUS_TRUNCATED;
+ * PML_STATUS_INVALID_ARGUMENT where `dst_size` is too small.
+ */
+PML_API
+pml_status_t pml_loader_metadata_array_copy(const struct pml_loader_t *loader,
+                                            size_t index,
+                                            uint64_t first,
+                                            uint64_t count,
+                                            uint32_t element_type,
+                                            void *dst,
+                                            size_t dst_size);
+
+/**
+ * Writes where `count` strings of the array at `index` are, from element `first` on, and how long, into `strings` and
+ * `lengths`, which have room for as many. The strings are as pml_loader_metadata_string gives them.
+ *
+ * Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_metadata_array_strings(const struct pml_loader_t *loader,
+                                               size_t index,
+                                               uint64_t first,
+                                               uint64_t count,
+                                               const char **strings,
+                                               size_t *lengths);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* PML_H */

@@ -1,0 +1,651 @@
+//! Loaders and their layers.
+
+use std::ffi::{OsStr, c_char, c_void};
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::NonNull;
+
+use super::metadata::NestedArrays;
+use super::options;
+use super::structs::{self, Growable};
+use super::tensor::{check_stream, check_timeout};
+use super::{
+    Destroy, PML_EVENT_ERROR, PML_STAGE_VALIDATING, array, guard, guard_value, handle, null, output,
+    pml_event_callback_t, pml_event_t, pml_options_t, pml_status_t, pml_tensor_t, text,
+};
+use crate::error::{Error, Result};
+use crate::io::Memory;
+use crate::loader::{Finding, LayerState, Loader, VERIFY_STRUCTURE, VERIFY_VALUES};
+
+/// Nothing of the layer is in memory: a layer's state.
+pub const PML_LAYER_ABSENT: u32 = 0;
+/// Some of its tensors are under way.
+pub const PML_LAYER_LOADING: u32 = 1;
+/// Some of its tensors are in memory and none is under way.
+pub const PML_LAYER_PARTIAL: u32 = 2;
+/// All of it is in memory.
+pub const PML_LAYER_RESIDENT: u32 = 3;
+/// Its memory is being given back.
+pub const PML_LAYER_DRAINING: u32 = 4;
+
+/// Compare the blocks that the metadata promises with those that are there: a flag of pml_loader_verify.
+pub const PML_VERIFY_STRUCTURE: u64 = 1;
+/// Look for NaN and infinities among floating-point elements and the scales of quantised blocks.
+pub const PML_VERIFY_VALUES: u64 = 2;
+
+const _: () = assert!(PML_VERIFY_STRUCTURE == VERIFY_STRUCTURE && PML_VERIFY_VALUES == VERIFY_VALUES);
+const _: () = assert!(
+    PML_LAYER_ABSENT == LayerState::Absent as u32
+        && PML_LAYER_LOADING == LayerState::Loading as u32
+        && PML_LAYER_PARTIAL == LayerState::Partial as u32
+        && PML_LAYER_RESIDENT == LayerState::Resident as u32
+        && PML_LAYER_DRAINING == LayerState::Draining as u32
+);
+
+/// An opened model. Functions may be called from any thread at once; pml_loader_free from one, when no other call with
+/// this handle is under way.
+pub struct pml_loader_t {
+    pub(super) loader: Loader,
+    /// Arrays inside metadata arrays that were asked for.
+    pub(super) nested: NestedArrays,
+}
+
+/// A layer, as it stands. The name lives as long as the loader's handle.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct pml_layer_info_t {
+    /// sizeof(pml_layer_info_t), set by the caller.
+    pub struct_size: usize,
+    /// Its name, in UTF-8; does not end in NUL.
+    pub name: *const c_char,
+    /// Bytes of the name.
+    pub name_length: usize,
+    /// Bytes of its tensors.
+    pub bytes: u64,
+    /// How many tensors it has.
+    pub tensor_count: usize,
+    /// Its place in the order of use, from 0.
+    pub position: usize,
+    /// A PML_LAYER_ value: its state now.
+    pub state: u32,
+    /// 0.
+    pub reserved: u32,
+    /// How often it and its tensors are acquired now.
+    pub acquire_count: u64,
+}
+
+// SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers and raw pointers.
+unsafe impl Growable for pml_layer_info_t {
+    const INIT: Self = pml_layer_info_t {
+        struct_size: size_of::<pml_layer_info_t>(),
+        name: std::ptr::null(),
+        name_length: 0,
+        bytes: 0,
+        tensor_count: 0,
+        position: 0,
+        state: PML_LAYER_ABSENT,
+        reserved: 0,
+        acquire_count: 0,
+    };
+}
+
+const _: () = assert!(size_of::<pml_layer_info_t>() == 5 * size_of::<usize>() + 2 * 4 + 2 * 8);
+
+/// Sums since the loader was opened. Figures of parts that a loader does not use are 0.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct pml_stats_t {
+    /// sizeof(pml_stats_t), set by the caller.
+    pub struct_size: usize,
+    /// Bytes of all tensors.
+    pub total_bytes: u64,
+    /// Bytes of tensors brought into memory, each time counted.
+    pub delivered_bytes: u64,
+    /// Bytes of tensors in memory now.
+    pub resident_bytes: u64,
+    /// The most bytes of tensors in memory at once.
+    pub peak_resident_bytes: u64,
+    /// Bytes of staging memory now.
+    pub staging_bytes: u64,
+    /// Acquires that found all they wanted.
+    pub hits: u64,
+    /// Acquires that did not.
+    pub misses: u64,
+    /// Misses that waited for a read.
+    pub stalls: u64,
+    /// Layers whose memory the library took back by itself.
+    pub evictions: u64,
+    /// Blocks of memory allocated for layers.
+    pub allocations: u64,
+    /// Bytes faulted in through mappings.
+    pub mapped_bytes: u64,
+    /// Bytes read through the page cache, headers among them.
+    pub buffered_bytes: u64,
+    /// Bytes read past the page cache.
+    pub direct_bytes: u64,
+    /// How often a reader failed and the next one took over.
+    pub reader_fallbacks: u64,
+    /// At most how many reads are under way at once.
+    pub workers: u64,
+    /// Seconds spent in reads, all threads together.
+    pub read_seconds: f64,
+    /// Seconds spent converting, likewise.
+    pub transform_seconds: f64,
+    /// Seconds spent copying to a device, likewise.
+    pub copy_seconds: f64,
+}
+
+// SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers.
+unsafe impl Growable for pml_stats_t {
+    const INIT: Self = pml_stats_t {
+        struct_size: size_of::<pml_stats_t>(),
+        total_bytes: 0,
+        delivered_bytes: 0,
+        resident_bytes: 0,
+        peak_resident_bytes: 0,
+        staging_bytes: 0,
+        hits: 0,
+        misses: 0,
+        stalls: 0,
+        evictions: 0,
+        allocations: 0,
+        mapped_bytes: 0,
+        buffered_bytes: 0,
+        direct_bytes: 0,
+        reader_fallbacks: 0,
+        workers: 0,
+        read_seconds: 0.0,
+        transform_seconds: 0.0,
+        copy_seconds: 0.0,
+    };
+}
+
+const _: () = assert!(size_of::<pml_stats_t>() == size_of::<usize>() + 18 * 8);
+
+/// Writes the initial values, as PML_LAYER_INFO_INIT has them. Does nothing where `info` is NULL.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_layer_info_init(info: *mut pml_layer_info_t, struct_size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { structs::init(info, struct_size) };
+}
+
+/// Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_stats_init(stats: *mut pml_stats_t, struct_size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { structs::init(stats, struct_size) };
+}
+
+/// Opens the model file at `path`: of a model in several files, any of them. Reads headers only, and brings no tensor.
+/// Free the loader with pml_loader_free.
+///
+/// `options` may be NULL for the initial values. On failure `*out` is NULL.
+///
+/// Errors: PML_STATUS_NOT_FOUND; PML_STATUS_ACCESS_DENIED; PML_STATUS_IO; PML_STATUS_TRUNCATED; PML_STATUS_MALFORMED;
+/// PML_STATUS_UNSUPPORTED for a file of another format (the message says which, and what to do) and for options;
+/// PML_STATUS_INVALID_ARGUMENT.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_open(
+    path: *const c_char,
+    options: *const pml_options_t,
+    out: *mut *mut pml_loader_t,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise. Read first, so that `destroy` is called whatever else is wrong.
+        let options = unsafe { options::read(options) };
+        // SAFETY: the caller's promise.
+        let out = unsafe { output(out, "out") }?;
+        *out = std::ptr::null_mut();
+        if path.is_null() {
+            return Err(null("path"));
+        }
+        // SAFETY: the caller's promise. A path need not be UTF-8.
+        let path = unsafe { std::ffi::CStr::from_ptr(path) };
+        *out = into_handle(Loader::open(Path::new(OsStr::from_bytes(path.to_bytes())), options?)?);
+        Ok(())
+    })
+}
+
+/// Opens a model that is in memory: `size` bytes at `data`, which stay readable and unchanged until `destroy` is called.
+/// Tensors are viewed in place.
+///
+/// `destroy` (may be NULL) is called once with `user_data`, on any thread, after the loader and its last tensor are
+/// freed; when opening fails, before this returns. `options` may be NULL. On failure `*out` is NULL.
+///
+/// Errors: as pml_loader_open.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_open_memory(
+    data: *const c_void,
+    size: usize,
+    destroy: Option<unsafe extern "C" fn(*mut c_void)>,
+    user_data: *mut c_void,
+    options: *const pml_options_t,
+    out: *mut *mut pml_loader_t,
+) -> pml_status_t {
+    guard(|| {
+        let owner = Box::new(Destroy { function: destroy, user_data });
+        // SAFETY: the caller's promise.
+        let options = unsafe { options::read(options) };
+        // SAFETY: the caller's promise.
+        let out = unsafe { output(out, "out") }?;
+        *out = std::ptr::null_mut();
+        let start = NonNull::new(data.cast_mut().cast::<u8>()).ok_or_else(|| null("data"))?;
+        if isize::try_from(size).is_err() {
+            return Err(Error::argument("size", size, "what an address space can hold"));
+        }
+        // SAFETY: the caller keeps these bytes until `owner` is dropped.
+        let memory = unsafe { Memory::foreign(start, size, owner) };
+        *out = into_handle(Loader::open_memory(memory, options?)?);
+        Ok(())
+    })
+}
+
+fn into_handle(loader: Loader) -> *mut pml_loader_t {
+    Box::into_raw(Box::new(pml_loader_t { loader, nested: NestedArrays::default() }))
+}
+
+/// Frees a loader: ends what is under way and releases the layers acquired through it. Tensors that were acquired stay
+/// valid until they are released; other acquires then give PML_STATUS_CLOSED. NULL is fine.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_free(loader: *mut pml_loader_t) {
+    guard(|| {
+        if !loader.is_null() {
+            // SAFETY: the pointer came from this library and is given back once.
+            drop(unsafe { Box::from_raw(loader) });
+        }
+        Ok(())
+    });
+}
+
+/// Tells what happened so far.
+///
+/// Errors: PML_STATUS_INVALID_ARGUMENT.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_stats(loader: *const pml_loader_t, out: *mut pml_stats_t) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let stats = unsafe { handle(loader, "loader") }?.loader.stats();
+        let described = pml_stats_t {
+            total_bytes: stats.total_bytes,
+            delivered_bytes: stats.delivered_bytes,
+            resident_bytes: stats.resident_bytes,
+            peak_resident_bytes: stats.peak_resident_bytes,
+            hits: stats.hits,
+            misses: stats.misses,
+            stalls: stats.stalls,
+            evictions: stats.evictions,
+            allocations: stats.allocations,
+            mapped_bytes: stats.mapped_bytes,
+            buffered_bytes: stats.buffered_bytes,
+            direct_bytes: stats.direct_bytes,
+            reader_fallbacks: stats.reader_fallbacks,
+            workers: stats.workers as u64,
+            read_seconds: stats.read_time.as_secs_f64(),
+            ..pml_stats_t::INIT
+        };
+        // SAFETY: the caller's promise.
+        unsafe { structs::write(out, "out", &described) }
+    })
+}
+
+/// Reads the model through, and tells of blocks that the metadata promises and that are missing, and of each tensor with
+/// a NaN or an infinity among its elements or scales. `flags` is a sum of PML_VERIFY_ values, 0 for all. Uses a few MiB
+/// of memory and brings no tensor.
+///
+/// `on_event` (may be NULL) is called on this thread for each finding, with an event of kind PML_EVENT_ERROR in stage
+/// PML_STAGE_VALIDATING; non-zero ends the work.
+///
+/// Errors: PML_STATUS_MALFORMED where anything was found; PML_STATUS_CANCELLED where `on_event` ended the work;
+/// PML_STATUS_IO; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT for an unknown flag.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_verify(
+    loader: *mut pml_loader_t,
+    flags: u64,
+    on_event: pml_event_callback_t,
+    user_data: *mut c_void,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let loader = &unsafe { handle(loader, "loader") }?.loader;
+        let mut first = None;
+        let count = loader.verify(flags, |finding| {
+            let flow = report(loader, &finding, on_event, user_data);
+            first.get_or_insert(finding.error);
+            flow
+        })?;
+        match first {
+            None => Ok(()),
+            Some(first) => Err(first.within(&format!("first of {count} findings"))),
+        }
+    })
+}
+
+fn report(
+    loader: &Loader,
+    finding: &Finding,
+    on_event: pml_event_callback_t,
+    user_data: *mut c_void,
+) -> ControlFlow<()> {
+    let Some(on_event) = on_event else { return ControlFlow::Continue(()) };
+    let message = finding.error.to_string();
+    let event = pml_event_t {
+        kind: PML_EVENT_ERROR,
+        stage: PML_STAGE_VALIDATING,
+        layer: finding.tensor.and_then(|tensor| loader.layer_of(tensor).ok()).unwrap_or(usize::MAX),
+        tensor: finding.tensor.unwrap_or(usize::MAX),
+        status: finding.error.status().code(),
+        message: message.as_ptr().cast(),
+        message_length: message.len(),
+        ..pml_event_t::INIT
+    };
+    // SAFETY: the caller gave this function to be called with this argument and an event.
+    if unsafe { on_event(user_data, &raw const event) } == 0 {
+        ControlFlow::Continue(())
+    } else {
+        ControlFlow::Break(())
+    }
+}
+
+/// How many layers the model has; 0 where `loader` is NULL.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_layer_count(loader: *const pml_loader_t) -> usize {
+    // SAFETY: the caller's promise.
+    guard_value(0, || Ok(unsafe { handle(loader, "loader") }?.loader.layer_count()))
+}
+
+/// Describes the layer at index `layer`. Indices never change; `position` is its place in the order of use.
+///
+/// Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_layer_info(
+    loader: *const pml_loader_t,
+    layer: usize,
+    out: *mut pml_layer_info_t,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let info = unsafe { handle(loader, "loader") }?.loader.layer_info(layer)?;
+        let described = pml_layer_info_t {
+            struct_size: size_of::<pml_layer_info_t>(),
+            name: info.name.as_ptr().cast(),
+            name_length: info.name.len(),
+            bytes: info.bytes,
+            tensor_count: info.tensor_count,
+            position: info.position,
+            state: info.state as u32,
+            reserved: 0,
+            acquire_count: info.acquires,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { structs::write(out, "out", &described) }
+    })
+}
+
+/// The index of a layer's `i`-th tensor, as they lie in the file.
+///
+/// Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_layer_tensor(
+    loader: *const pml_loader_t,
+    layer: usize,
+    i: usize,
+    tensor_index: *mut usize,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise, for both.
+        let (loader, out) = unsafe { (&handle(loader, "loader")?.loader, output(tensor_index, "tensor_index")?) };
+        let tensors = loader.layer_tensors(layer)?;
+        let found = tensors.get(i).ok_or_else(|| Error::OutOfRange {
+            file: loader.core().name().to_owned(),
+            what: "tensor of a layer",
+            index: i as u64,
+            count: tensors.len() as u64,
+        });
+        *out = *found? as usize;
+        Ok(())
+    })
+}
+
+/// The index of the layer of this name.
+///
+/// Errors: PML_STATUS_NOT_FOUND; PML_STATUS_INVALID_ARGUMENT.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_find_layer(
+    loader: *const pml_loader_t,
+    name: *const c_char,
+    layer: *mut usize,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise, for all three.
+        let (loader, name, out) = unsafe { (handle(loader, "loader")?, text(name, "name")?, output(layer, "layer")?) };
+        *out = loader.loader.find_layer(name)?;
+        Ok(())
+    })
+}
+
+/// Puts `n` layers first in the order of use, in this order; the others follow in the order they had.
+///
+/// Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for a layer given twice. The order is then as before.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_set_layer_order(
+    loader: *mut pml_loader_t,
+    layers: *const usize,
+    n: usize,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise, for both.
+        let (loader, layers) = unsafe { (handle(loader, "loader")?, array(layers, n, "layers")?) };
+        loader.loader.set_layer_order(layers)
+    })
+}
+
+/// Starts bringing `n` layers into memory, in this order, and waits for none. What goes wrong then is told to whoever
+/// acquires them.
+///
+/// Errors: PML_STATUS_OUT_OF_RANGE, before any is begun; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_prefetch(
+    loader: *mut pml_loader_t,
+    layers: *const usize,
+    n: usize,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise, for both.
+        let (loader, layers) = unsafe { (handle(loader, "loader")?, array(layers, n, "layers")?) };
+        loader.loader.prefetch(layers)
+    })
+}
+
+/// Starts bringing the layer of this name into memory, as pml_loader_prefetch.
+///
+/// Errors: PML_STATUS_NOT_FOUND; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_prefetch_layer(loader: *mut pml_loader_t, name: *const c_char) -> pml_status_t {
+    // SAFETY: one name is an array of one, and the caller's promise covers both.
+    unsafe { pml_loader_prefetch_layers(loader, &raw const name, 1) }
+}
+
+/// Starts bringing the layers of these `n` names into memory, as pml_loader_prefetch.
+///
+/// Errors: PML_STATUS_NOT_FOUND, before any is begun; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_prefetch_layers(
+    loader: *mut pml_loader_t,
+    names: *const *const c_char,
+    n: usize,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise, for both.
+        let (loader, names) = unsafe { (handle(loader, "loader")?, array(names, n, "names")?) };
+        let find = |name: &*const c_char| {
+            // SAFETY: the caller's promise.
+            loader.loader.find_layer(unsafe { text(*name, "name") }?)
+        };
+        let layers: Vec<usize> = names.iter().map(find).collect::<Result<_>>()?;
+        loader.loader.prefetch(&layers)
+    })
+}
+
+/// Brings a layer into memory, all tensors of it, and holds it there until pml_loader_release_layer is called as often.
+///
+/// `stream` is PML_STREAM_HOST or NULL for a loader on the host. `timeout_ms` limits the wait for others' releases (-1:
+/// none, 0: no wait); without a budget nobody waits for those, and a read takes as long as it takes. Of a layer that is
+/// in memory this takes no lock.
+///
+/// Errors: PML_STATUS_OUT_OF_RANGE; what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED,
+/// PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries again.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_acquire_layer(
+    loader: *mut pml_loader_t,
+    layer: usize,
+    stream: *mut c_void,
+    timeout_ms: i64,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let loader = unsafe { handle(loader, "loader") }?;
+        check_stream(stream)?;
+        check_timeout(timeout_ms)?;
+        loader.loader.core().acquire_layer(layer)
+    })
+}
+
+/// Releases a layer that pml_loader_acquire_layer acquired, once.
+///
+/// Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_release_layer(
+    loader: *mut pml_loader_t,
+    layer: usize,
+    stream: *mut c_void,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let loader = unsafe { handle(loader, "loader") }?;
+        check_stream(stream)?;
+        loader.loader.core().release_layer(layer)
+    })
+}
+
+/// Gives a layer's memory back to the system. Of a layer that is under way it waits for the reads; of one that is not in
+/// memory it does nothing.
+///
+/// Errors: PML_STATUS_BUSY while the layer or one of its tensors is acquired; PML_STATUS_OUT_OF_RANGE.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_unload_layer(loader: *mut pml_loader_t, layer: usize) -> pml_status_t {
+    // SAFETY: the caller's promise.
+    guard(|| unsafe { handle(loader, "loader") }?.loader.unload_layer(layer))
+}
+
+/// How many tensors the model has; 0 where `loader` is NULL.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_tensor_count(loader: *const pml_loader_t) -> usize {
+    // SAFETY: the caller's promise.
+    guard_value(0, || Ok(unsafe { handle(loader, "loader") }?.loader.catalogue().tensors().len()))
+}
+
+/// A handle for the tensor of this name; loads nothing. Free it with pml_tensor_free, before or after the loader. On
+/// failure `*out` is NULL.
+///
+/// Errors: PML_STATUS_NOT_FOUND; PML_STATUS_INVALID_ARGUMENT.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_tensor(
+    loader: *mut pml_loader_t,
+    name: *const c_char,
+    out: *mut *mut pml_tensor_t,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let out = unsafe { output(out, "out") }?;
+        *out = std::ptr::null_mut();
+        // SAFETY: the caller's promise, for both.
+        let (loader, name) = unsafe { (handle(loader, "loader")?, text(name, "name")?) };
+        *out = Box::into_raw(pml_tensor_t::new(loader.loader.tensor(name)?));
+        Ok(())
+    })
+}
+
+/// A handle for the tensor at `index`; loads nothing. Free it with pml_tensor_free, before or after the loader. On
+/// failure `*out` is NULL.
+///
+/// Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_loader_tensor_at(
+    loader: *mut pml_loader_t,
+    index: usize,
+    out: *mut *mut pml_tensor_t,
+) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let out = unsafe { output(out, "out") }?;
+        *out = std::ptr::null_mut();
+        // SAFETY: the caller's promise.
+        let loader = unsafe { handle(loader, "loader") }?;
+        *out = Box::into_raw(pml_tensor_t::new(loader.loader.tensor_at(index)?));
+        Ok(())
+    })
+}

@@ -1,0 +1,281 @@
+//! Options for opening a model.
+
+use std::ffi::{c_char, c_void};
+
+use super::structs::{self, Growable};
+use super::{Destroy, handle, pml_event_callback_t, pml_rules_t, text};
+use crate::error::{Error, Result};
+use crate::io::Mode;
+use crate::loader::{Device, Options};
+use crate::tensor::LayerOrder;
+
+/// Tensors and layers are brought when they are acquired or prefetched: a strategy.
+pub const PML_STRATEGY_ON_DEMAND: u32 = 0;
+/// One layer after another, in order. Not served by this version.
+pub const PML_STRATEGY_SEQUENTIAL: u32 = 1;
+/// Several layers at once. Not served by this version.
+pub const PML_STRATEGY_PARALLEL: u32 = 2;
+/// Each acquire queues the layers that come next. Not served by this version.
+pub const PML_STRATEGY_PREFETCH: u32 = 3;
+
+/// Layers stay until the caller unloads them: when the library takes memory back.
+pub const PML_UNLOAD_NEVER: u32 = 0;
+/// When the machine runs short. Not served by this version.
+pub const PML_UNLOAD_MEMORY_PRESSURE: u32 = 1;
+/// The layer used longest ago goes for the one that is wanted. Not served by this version.
+pub const PML_UNLOAD_LRU: u32 = 2;
+
+/// Local files are mapped, files behind a network are read; copies of pages that are not in the page cache go past it:
+/// how bytes are read.
+pub const PML_IO_AUTO: u32 = 0;
+/// Map the file. Tensors are viewed in place; if somebody cuts the file while a view is used, the access faults.
+pub const PML_IO_MMAP: u32 = 1;
+/// Positioned reads into memory of the library's own.
+pub const PML_IO_READ: u32 = 2;
+/// Positioned reads past the page cache (O_DIRECT) into memory of the library's own.
+pub const PML_IO_DIRECT: u32 = 3;
+
+/// By the names of the tensors, one of the following: the order in which layers are used.
+pub const PML_LAYER_ORDER_AUTO: u32 = 0;
+/// Embeddings, blocks, norms and output.
+pub const PML_LAYER_ORDER_TRANSFORMER: u32 = 1;
+/// Shared embeddings, the encoder, the decoder, the output.
+pub const PML_LAYER_ORDER_ENCODER_DECODER: u32 = 2;
+/// Embeddings, recurrent blocks or cells, output.
+pub const PML_LAYER_ORDER_RNN: u32 = 3;
+/// From the input's convolutions to the classifier.
+pub const PML_LAYER_ORDER_CNN: u32 = 4;
+/// As in the file.
+pub const PML_LAYER_ORDER_FILE: u32 = 5;
+
+/// A tensor that cannot be brought fails those who wait for it: what happens after an error.
+pub const PML_RECOVERY_FAIL: u32 = 0;
+/// It is tried again. Not served by this version.
+pub const PML_RECOVERY_RETRY: u32 = 1;
+/// The next reader tries. Not served by this version.
+pub const PML_RECOVERY_FALLBACK: u32 = 2;
+/// It is left out. Not served by this version.
+pub const PML_RECOVERY_SKIP: u32 = 3;
+
+/// Errors only: how much the log callback is told.
+pub const PML_LOG_ERROR: u32 = 0;
+/// What went otherwise than asked, besides.
+pub const PML_LOG_WARNING: u32 = 1;
+/// What happens, besides.
+pub const PML_LOG_INFO: u32 = 2;
+/// Why it happens, besides.
+pub const PML_LOG_DEBUG: u32 = 3;
+
+/// A limit of memory that loaders share. Not served by this version.
+pub struct pml_budget_t {
+    _private: [u8; 0],
+}
+
+/// Functions that give and take memory. Not served by this version.
+pub struct pml_allocator_t {
+    _private: [u8; 0],
+}
+
+/// How a model is opened. Start from PML_OPTIONS_INIT or pml_options_init, and change what you need.
+///
+/// All fields stand from the first version on. A value that this version does not serve is answered with
+/// PML_STATUS_UNSUPPORTED when the model is opened; none is ignored.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct pml_options_t {
+    /// sizeof(pml_options_t).
+    pub struct_size: usize,
+    /// Where tensors end up: "auto" or NULL, "cpu". "cuda:0" and "hip:0" are not served by this version.
+    pub device: *const c_char,
+    /// A PML_STRATEGY_ value; PML_STRATEGY_ON_DEMAND.
+    pub strategy: u32,
+    /// Layers loading at once under PML_STRATEGY_PARALLEL; 3. Others are not served by this version.
+    pub max_concurrent_loads: u32,
+    /// Layers read ahead under PML_STRATEGY_PREFETCH; 1. Others are not served by this version.
+    pub prefetch_count: u32,
+    /// A PML_UNLOAD_ value; PML_UNLOAD_NEVER.
+    pub unload: u32,
+    /// The most layers in memory at once, -1 for any number. Others are not served by this version.
+    pub max_loaded_layers: i64,
+    /// The most bytes of memory for layers, 0 for any number. Others are not served by this version.
+    pub memory_budget: u64,
+    /// A limit shared with other loaders, NULL for none. Others are not served by this version.
+    pub budget: *mut pml_budget_t,
+    /// A PML_IO_ value; PML_IO_AUTO.
+    pub io: u32,
+    /// At most how many reads are under way at once for this loader; 0 for as many as suit the machine.
+    pub workers: u32,
+    /// What the address of each tensor must be a multiple of, in bytes; 0 for what the file's own alignment gives, up to
+    /// a page. Others are not served by this version.
+    pub alignment: usize,
+    /// Readable bytes behind each tensor; 0. Others are not served by this version.
+    pub tail_padding: usize,
+    /// A PML_LAYER_ORDER_ value; PML_LAYER_ORDER_AUTO.
+    pub layer_order: u32,
+    /// A PML_RECOVERY_ value; PML_RECOVERY_FAIL.
+    pub recovery: u32,
+    /// Choices by tensor name, NULL for none; copied.
+    pub rules: *const pml_rules_t,
+    /// Memory of the caller's own for layers, NULL for the library's. Others are not served by this version.
+    pub allocator: *const pml_allocator_t,
+    /// How often PML_RECOVERY_RETRY tries again; 3. Others are not served by this version.
+    pub retry_count: u32,
+    /// How long it waits before the first time, in milliseconds; 100. Others are not served by this version.
+    pub retry_backoff_ms: u32,
+    /// Free bytes of memory below which PML_UNLOAD_MEMORY_PRESSURE acts; 0 for 5 % of the total. Others are not served by
+    /// this version.
+    pub pressure_threshold: u64,
+    /// Told of each layer that came into memory. NULL; others are not served by this version.
+    pub on_layer_loaded: pml_event_callback_t,
+    /// Told of bytes delivered; non-zero cancels. NULL; others are not served by this version.
+    pub on_progress: pml_event_callback_t,
+    /// Told once when all is delivered. NULL; others are not served by this version.
+    pub on_fully_loaded: pml_event_callback_t,
+    /// Told of errors, and answers what to do. NULL; others are not served by this version.
+    pub on_error: pml_event_callback_t,
+    /// Told what happens, in words. NULL; others are not served by this version.
+    pub log:
+        Option<unsafe extern "C" fn(user_data: *mut c_void, level: u32, message: *const c_char, message_length: usize)>,
+    /// How much `log` is told: a PML_LOG_ value; PML_LOG_WARNING. Others are not served by this version.
+    pub log_level: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Given to the callbacks and to `destroy`.
+    pub user_data: *mut c_void,
+    /// Called once with `user_data`, on any thread, after the last callback and after the loader and its last tensor are
+    /// freed; when opening fails, before it returns. May be NULL. Must not call the library.
+    pub destroy: Option<unsafe extern "C" fn(user_data: *mut c_void)>,
+    /// Where converted models are kept. NULL; others are not served by this version.
+    pub cache_path: *const c_char,
+}
+
+// SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers, raw pointers and functions
+// that only the caller could have put there.
+unsafe impl Growable for pml_options_t {
+    const INIT: Self = pml_options_t {
+        struct_size: size_of::<pml_options_t>(),
+        device: std::ptr::null(),
+        strategy: PML_STRATEGY_ON_DEMAND,
+        max_concurrent_loads: 3,
+        prefetch_count: 1,
+        unload: PML_UNLOAD_NEVER,
+        max_loaded_layers: -1,
+        memory_budget: 0,
+        budget: std::ptr::null_mut(),
+        io: PML_IO_AUTO,
+        workers: 0,
+        alignment: 0,
+        tail_padding: 0,
+        layer_order: PML_LAYER_ORDER_AUTO,
+        recovery: PML_RECOVERY_FAIL,
+        rules: std::ptr::null(),
+        allocator: std::ptr::null(),
+        retry_count: 3,
+        retry_backoff_ms: 100,
+        pressure_threshold: 0,
+        on_layer_loaded: None,
+        on_progress: None,
+        on_fully_loaded: None,
+        on_error: None,
+        log: None,
+        log_level: PML_LOG_WARNING,
+        reserved: 0,
+        user_data: std::ptr::null_mut(),
+        destroy: None,
+        cache_path: std::ptr::null(),
+    };
+}
+
+const _: () = assert!(size_of::<pml_options_t>() == 15 * size_of::<usize>() + 12 * 4 + 3 * 8);
+
+/// Writes the initial values, as PML_OPTIONS_INIT has them: as many as `struct_size` bytes hold. Does nothing where
+/// `options` is NULL.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_options_init(options: *mut pml_options_t, struct_size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { structs::init(options, struct_size) };
+}
+
+/// Turns a caller's options into the library's. From here on `destroy` is sure to be called.
+///
+/// # Safety
+/// `given` is NULL or points to options whose `struct_size` is their size.
+pub(super) unsafe fn read(given: *const pml_options_t) -> Result<Options> {
+    // SAFETY: the caller's promise.
+    let (given, all_known) = unsafe { structs::read(given, "options") }?;
+    let keep = Destroy { function: given.destroy, user_data: given.user_data };
+    all_known?;
+    refuse_unserved(&given)?;
+    let mut options = Options {
+        io: choose("io", given.io, &Mode::ALL)?,
+        layer_order: choose("layer_order", given.layer_order, &LayerOrder::ALL)?,
+        workers: given.workers as usize,
+        keep: Some(Box::new(keep)),
+        ..Options::default()
+    };
+    if !given.device.is_null() {
+        // SAFETY: the caller's promise.
+        options.device = Device::from_name(unsafe { text(given.device, "device") }?)?;
+    }
+    if !given.rules.is_null() {
+        // SAFETY: the caller's promise.
+        options.rules = unsafe { handle(given.rules, "rules") }?.copy();
+    }
+    Ok(options)
+}
+
+/// An enumeration comes in as a number, which may be any.
+fn choose<T: Copy>(argument: &'static str, number: u32, all: &[T]) -> Result<T> {
+    let chosen = all.get(number as usize).copied();
+    chosen.ok_or_else(|| Error::argument(argument, number, format_args!("0 to {}", all.len() - 1)))
+}
+
+/// Answers every value that is not served yet.
+fn refuse_unserved(given: &pml_options_t) -> Result<()> {
+    for (argument, number, known) in [
+        ("strategy", given.strategy, PML_STRATEGY_PREFETCH),
+        ("unload", given.unload, PML_UNLOAD_LRU),
+        ("recovery", given.recovery, PML_RECOVERY_SKIP),
+        ("log_level", given.log_level, PML_LOG_DEBUG),
+        ("reserved", given.reserved, 0),
+    ] {
+        if number > known {
+            return Err(Error::argument(argument, number, format_args!("0 to {known}")));
+        }
+    }
+    let served = pml_options_t::INIT;
+    let unserved = [
+        ("strategy", given.strategy != served.strategy),
+        ("max_concurrent_loads", given.max_concurrent_loads != served.max_concurrent_loads),
+        ("prefetch_count", given.prefetch_count != served.prefetch_count),
+        ("unload", given.unload != served.unload),
+        ("max_loaded_layers", given.max_loaded_layers != served.max_loaded_layers),
+        ("memory_budget", given.memory_budget != 0),
+        ("budget", !given.budget.is_null()),
+        ("alignment", given.alignment != 0),
+        ("tail_padding", given.tail_padding != 0),
+        ("recovery", given.recovery != served.recovery),
+        ("allocator", !given.allocator.is_null()),
+        ("retry_count", given.retry_count != served.retry_count),
+        ("retry_backoff_ms", given.retry_backoff_ms != served.retry_backoff_ms),
+        ("pressure_threshold", given.pressure_threshold != 0),
+        ("on_layer_loaded", given.on_layer_loaded.is_some()),
+        ("on_progress", given.on_progress.is_some()),
+        ("on_fully_loaded", given.on_fully_loaded.is_some()),
+        ("on_error", given.on_error.is_some()),
+        ("log", given.log.is_some()),
+        ("log_level", given.log_level != served.log_level),
+        ("cache_path", !given.cache_path.is_null()),
+    ];
+    match unserved.iter().find(|(_, differs)| *differs) {
+        None => Ok(()),
+        Some((field, _)) => Err(Error::Unsupported {
+            subject: format!("option {field}"),
+            found: "a value that this version does not serve".to_owned(),
+            expected: "the value that PML_OPTIONS_INIT gives it".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,112 @@
+//! The C header: it is what the source says, it compiles everywhere, and the library exports what it declares.
+
+mod c_compiler;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use c_compiler::{compile_object, compiler, root, run, shared_library};
+
+/// `pml.h` as the source has it. Set PML_BLESS=1 to write it into the tree.
+#[test]
+fn header_is_what_the_source_says() {
+    let mut builder =
+        cbindgen::Builder::new().with_config(cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap());
+    for file in ["basics", "device", "event", "rules", "options", "tensor", "loader", "metadata"] {
+        builder = builder.with_src(root().join(format!("src/ffi/{file}.rs")));
+    }
+    let mut generated = Vec::new();
+    builder.generate().unwrap().write(&mut generated);
+    let generated = for_c_readers(&String::from_utf8(generated).unwrap());
+    let path = root().join("include/pml.h");
+    if std::env::var_os("PML_BLESS").is_some() {
+        std::fs::write(&path, &generated).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap();
+    assert!(committed == generated, "include/pml.h is not what src/ffi says; run the test with PML_BLESS=1");
+}
+
+/// Rust's safety sections say in each place what the header says once; opaque types have no empty field.
+fn for_c_readers(header: &str) -> String {
+    let mut text = String::new();
+    let mut in_safety = false;
+    for line in header.lines() {
+        if line.trim() == "* # Safety" {
+            in_safety = true;
+            // The empty comment line above it.
+            while text.ends_with(" *\n") {
+                text.truncate(text.len() - 3);
+            }
+        }
+        in_safety &= line.trim() != "*/";
+        if !in_safety {
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[test]
+fn header_compiles_alone_in_every_language() {
+    let folder = tempfile::tempdir().unwrap();
+    for (standard, extension) in [
+        ("c99", "c"),
+        ("c11", "c"),
+        ("c17", "c"),
+        ("c++11", "cpp"),
+        ("c++14", "cpp"),
+        ("c++17", "cpp"),
+        ("c++20", "cpp"),
+    ] {
+        let source = folder.path().join(format!("alone.{extension}"));
+        let uses = "#include \"pml.h\"\nint main(void) {\n  pml_options_t a = PML_OPTIONS_INIT; pml_view_t b = PML_VIEW_INIT;\n  pml_stats_t c = PML_STATS_INIT; pml_event_t d = PML_EVENT_INIT; pml_device_info_t e = PML_DEVICE_INFO_INIT;\n  pml_layer_info_t f = PML_LAYER_INFO_INIT; pml_tensor_info_t g = PML_TENSOR_INFO_INIT;\n  pml_metadata_info_t h = PML_METADATA_INFO_INIT;\n  return a.struct_size + b.size + c.hits + d.kind + e.kind + f.state + g.rank + h.count == 0;\n}\n";
+        std::fs::write(&source, uses).unwrap();
+        compile_object(&source, standard, &folder.path().join("alone.o"));
+    }
+}
+
+#[test]
+fn library_exports_exactly_what_the_header_declares() {
+    let header = std::fs::read_to_string(root().join("include/pml.h")).unwrap();
+    let declared: BTreeSet<String> = header
+        .split("PML_API")
+        .skip(1)
+        .map(|rest| {
+            let name = &rest[..rest.find('(').unwrap()];
+            name.split(['*', ' ']).next_back().unwrap().trim().to_owned()
+        })
+        .collect();
+    let symbols = run(Command::new("nm").args(["-D", "--defined-only", "--format=posix"]).arg(shared_library()));
+    let exported: BTreeSet<String> =
+        symbols.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+    assert!(declared.len() > 60, "{declared:?}");
+    assert_eq!(declared, exported);
+}
+
+#[test]
+fn library_has_its_soname_and_stays_loaded() {
+    let dynamic = run(Command::new("readelf").args(["-d", "-W"]).arg(shared_library()));
+    let soname = format!("[libpml.so.{}.{}]", env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+    assert!(dynamic.contains(&soname), "{dynamic}");
+    assert!(dynamic.contains("NODELETE"), "{dynamic}");
+}
+
+#[test]
+fn versions_agree() {
+    let base = std::fs::read_to_string(root().join("include/pml/base.h")).unwrap();
+    for (name, value) in [
+        ("MAJOR", env!("CARGO_PKG_VERSION_MAJOR")),
+        ("MINOR", env!("CARGO_PKG_VERSION_MINOR")),
+        ("PATCH", env!("CARGO_PKG_VERSION_PATCH")),
+    ] {
+        assert!(base.contains(&format!("#define PML_VERSION_{name} {value}\n")), "{name}");
+    }
+}
+
+/// The test programs' compiler is there: without it the tests above would prove nothing.
+#[test]
+fn compiler_is_there() {
+    assert!(Path::new(compiler(false).get_program()).exists() || run(compiler(false).arg("--version")).contains('.'));
+}
