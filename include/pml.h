@@ -761,7 +761,8 @@ typedef struct pml_options_t {
     void *user_data;
     /**
      * Called once with `user_data`, on any thread, after the last callback and after the loader and its last tensor are
-     * freed; when opening fails, before it returns. May be NULL. Must not call the library.
+     * freed (maybe a moment after that call returned); when opening fails, before it returns. May be NULL. Must not call
+     * the library.
      */
     void (*destroy)(void *user_data);
     /**
@@ -1326,7 +1327,8 @@ pml_status_t pml_loader_open(const char *path,
  * Tensors are viewed in place.
  *
  * `destroy` (may be NULL) is called once with `user_data`, on any thread, after the loader and its last tensor are
- * freed; when opening fails, before this returns. `options` may be NULL. On failure `*out` is NULL.
+ * freed, maybe a moment after that call returned; when opening fails, before this returns. `options` may be NULL. On
+ * failure `*out` is NULL.
  *
  * Errors: as pml_loader_open.
  */

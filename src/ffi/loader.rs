@@ -220,7 +220,8 @@ pub unsafe extern "C" fn pml_loader_open(
 /// Tensors are viewed in place.
 ///
 /// `destroy` (may be NULL) is called once with `user_data`, on any thread, after the loader and its last tensor are
-/// freed; when opening fails, before this returns. `options` may be NULL. On failure `*out` is NULL.
+/// freed, maybe a moment after that call returned; when opening fails, before this returns. `options` may be NULL. On
+/// failure `*out` is NULL.
 ///
 /// Errors: as pml_loader_open.
 ///

@@ -143,7 +143,8 @@ pub struct pml_options_t {
     /// Given to the callbacks and to `destroy`.
     pub user_data: *mut c_void,
     /// Called once with `user_data`, on any thread, after the last callback and after the loader and its last tensor are
-    /// freed; when opening fails, before it returns. May be NULL. Must not call the library.
+    /// freed (maybe a moment after that call returned); when opening fails, before it returns. May be NULL. Must not call
+    /// the library.
     pub destroy: Option<unsafe extern "C" fn(user_data: *mut c_void)>,
     /// Where converted models are kept. NULL; others are not served by this version.
     pub cache_path: *const c_char,

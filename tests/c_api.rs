@@ -1,0 +1,79 @@
+//! The C API from C: programs that use every function, alone and under Valgrind.
+
+mod c_compiler;
+mod models;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use c_compiler::{compile_program, root, run};
+
+struct Program {
+    _folder: tempfile::TempDir,
+    program: PathBuf,
+    model: PathBuf,
+}
+
+fn build(name: &str) -> Program {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join(name);
+    compile_program(&root().join(format!("tests/c/{name}.c")), &program);
+    let model = folder.path().join("model.gguf");
+    models::write_llama(&model);
+    Program { _folder: folder, program, model }
+}
+
+fn under_valgrind(program: &Program) {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("skipped: valgrind is not installed");
+        return;
+    }
+    let mut command = Command::new("valgrind");
+    command.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=definite,indirect"]);
+    command.args(["--errors-for-leak-kinds=definite,indirect"]);
+    run(command.arg(&program.program).arg(&program.model));
+}
+
+fn alone(program: &Program) {
+    run(Command::new(&program.program).arg(&program.model));
+}
+
+#[test]
+fn null_in_every_position_is_answered() {
+    let program = build("null");
+    alone(&program);
+    under_valgrind(&program);
+}
+
+#[test]
+fn an_engine_in_c_gets_its_tensors() {
+    let program = build("use");
+    alone(&program);
+    under_valgrind(&program);
+}
+
+#[test]
+fn every_declared_function_is_called_by_the_null_test() {
+    let calls = std::fs::read_to_string(root().join("tests/c/null.c")).unwrap();
+    let header = std::fs::read_to_string(root().join("include/pml.h")).unwrap();
+    for rest in header.split("PML_API").skip(1) {
+        let declaration = &rest[..rest.find('(').unwrap()];
+        let name = declaration.split(['*', ' ', '\n']).next_back().unwrap();
+        assert!(calls.contains(&format!("{name}(")) || calls.contains(&format!("{name},")), "{name} is not called");
+    }
+}
+
+#[test]
+fn the_static_library_links_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("version.c");
+    let uses = "#include <stdio.h>\n#include \"pml.h\"\nint main(void) { puts(pml_version_string()); return 0; }\n";
+    std::fs::write(&source, uses).unwrap();
+    let object = folder.path().join("version.o");
+    c_compiler::compile_object(&source, "c99", &object);
+    let program: &Path = &folder.path().join("version");
+    let mut link = c_compiler::compiler(false);
+    link.arg(&object).arg(c_compiler::library_folder().join("libpml.a")).arg("-o").arg(program);
+    run(link.args(["-lpthread", "-ldl", "-lm"]));
+    assert_eq!(run(&mut Command::new(program)).trim(), env!("CARGO_PKG_VERSION"));
+}
