@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::format::metadata::{ValueType, padded};
 use crate::io::Source;
 
-use super::{MAX_ARRAY_DEPTH, MAX_ARRAY_ELEMENTS, MAX_STRING_BYTES};
+use super::{MAX_ARRAY_DEPTH, MAX_ARRAY_ELEMENTS, MAX_STRING_BYTES, strings};
 
 /// The first window; each further one is twice as large, up to the last.
 const FIRST_WINDOW_BYTES: usize = 16 << 10;
@@ -121,30 +121,19 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Strings are the bulk of a vocabulary: this loop steps from length to length inside the window.
     fn skip_strings(&mut self, count: u64) -> Result<()> {
         let mut left = count;
         while left > 0 {
-            // The first string of each round may lie across windows; the others are taken from this one.
+            // The first string of each round may lie across windows; the others lie in this one.
             let length = self.string_length()?;
             self.position += length;
             left -= 1;
-            let Some(start) = self.position.checked_sub(self.window_start).map(|start| start as usize) else {
-                continue;
-            };
-            let mut at = start;
-            while left > 0
-                && let Some(bytes) = self.window.get(at..).and_then(|rest| rest.first_chunk::<8>())
-            {
-                let length = u64::from_le_bytes(*bytes);
-                // Ends inside the window, so inside the file; a longer one is checked in the next round.
-                if length >= (self.window.len() - at - 8) as u64 {
-                    break;
-                }
-                at += 8 + length as usize;
-                left -= 1;
+            let start = self.position - self.window_start;
+            if let Some(rest) = self.window.get(start as usize..) {
+                let (count, bytes) = strings::walk(rest, left);
+                left -= count;
+                self.position += bytes as u64;
             }
-            self.position += (at - start) as u64;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 mod cursor;
 mod read;
+mod strings;
 pub mod write;
 
 pub(super) use cursor::Cursor;
