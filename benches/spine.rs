@@ -80,7 +80,8 @@ fn open_against_read(path: &Path) -> (f64, f64, f64) {
         time
     };
     // Once to warm up.
-    (read(), open());
+    read();
+    open();
     let pairs: Vec<(f64, f64)> = (0..OPENS).map(|_| (open(), read())).collect();
     let column = |pick: fn(&(f64, f64)) -> f64| median(pairs.iter().map(pick).collect());
     (column(|pair| pair.0), column(|pair| pair.1), column(|pair| pair.0 / pair.1))
@@ -158,7 +159,7 @@ fn bench_acquire(folder: &Path) {
         };
         std::thread::scope(|scope| {
             let other = scope.spawn(|| work(1));
-            (work(0) + other.join().expect("the other thread")) / 2.0
+            f64::midpoint(work(0), other.join().expect("the other thread"))
         })
     };
     let pairs: Vec<(f64, f64)> = (0..ROUNDS).map(|_| (alone(), together())).collect();

@@ -10,7 +10,7 @@ use c_compiler::{compile_program, root, run};
 
 struct Program {
     _folder: tempfile::TempDir,
-    program: PathBuf,
+    executable: PathBuf,
     model: PathBuf,
 }
 
@@ -20,7 +20,7 @@ fn build(name: &str) -> Program {
     compile_program(&root().join(format!("tests/c/{name}.c")), &program);
     let model = folder.path().join("model.gguf");
     models::write_llama(&model);
-    Program { _folder: folder, program, model }
+    Program { _folder: folder, executable: program, model }
 }
 
 fn under_valgrind(program: &Program) {
@@ -31,11 +31,11 @@ fn under_valgrind(program: &Program) {
     let mut command = Command::new("valgrind");
     command.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=definite,indirect"]);
     command.args(["--errors-for-leak-kinds=definite,indirect"]);
-    run(command.arg(&program.program).arg(&program.model));
+    run(command.arg(&program.executable).arg(&program.model));
 }
 
 fn alone(program: &Program) {
-    run(Command::new(&program.program).arg(&program.model));
+    run(Command::new(&program.executable).arg(&program.model));
 }
 
 #[test]

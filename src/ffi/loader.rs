@@ -622,7 +622,7 @@ pub unsafe extern "C" fn pml_loader_tensor(
         *out = std::ptr::null_mut();
         // SAFETY: the caller's promise, for both.
         let (loader, name) = unsafe { (handle(loader, "loader")?, text(name, "name")?) };
-        *out = Box::into_raw(pml_tensor_t::new(loader.loader.tensor(name)?));
+        *out = pml_tensor_t::into_handle(loader.loader.tensor(name)?);
         Ok(())
     })
 }
@@ -646,7 +646,7 @@ pub unsafe extern "C" fn pml_loader_tensor_at(
         *out = std::ptr::null_mut();
         // SAFETY: the caller's promise.
         let loader = unsafe { handle(loader, "loader") }?;
-        *out = Box::into_raw(pml_tensor_t::new(loader.loader.tensor_at(index)?));
+        *out = pml_tensor_t::into_handle(loader.loader.tensor_at(index)?);
         Ok(())
     })
 }

@@ -109,8 +109,9 @@ unsafe impl Growable for pml_view_t {
 const _: () = assert!(size_of::<pml_view_t>() == 4 * size_of::<usize>() + 4 * 4);
 
 impl pml_tensor_t {
-    pub(super) fn new(tensor: Tensor) -> Box<pml_tensor_t> {
-        Box::new(pml_tensor_t { tensor, acquires: AtomicU32::new(0) })
+    /// A handle, to be given back to pml_tensor_free.
+    pub(super) fn into_handle(tensor: Tensor) -> *mut pml_tensor_t {
+        Box::into_raw(Box::new(pml_tensor_t { tensor, acquires: AtomicU32::new(0) }))
     }
 
     fn acquire(&self) -> Result<()> {

@@ -2,22 +2,18 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use memmap2::MmapMut;
 
 use super::os;
 
-/// One bounce buffer; large, because direct reads have no read-ahead.
-const BOUNCE_BYTES: usize = 4 << 20;
-/// Bounce buffers kept between reads.
-const BOUNCES_KEPT: usize = 8;
+/// The most that passes through a bounce buffer at once; large, because direct reads have no read-ahead.
+const BOUNCE_BYTES: usize = 1 << 20;
 
 /// A file opened for direct I/O.
 pub struct Direct {
     file: File,
     alignment: usize,
-    bounces: Mutex<Vec<MmapMut>>,
 }
 
 impl Direct {
@@ -25,18 +21,22 @@ impl Direct {
     pub fn open(file: &File) -> io::Result<Direct> {
         let file = os::open_direct(file)?;
         let alignment = os::direct_alignment(&file);
-        Ok(Direct { file, alignment, bounces: Mutex::new(Vec::new()) })
+        Ok(Direct { file, alignment })
     }
 
     /// Reads from `offset` until `into` is full or the file ends; says how many bytes were read.
     pub fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut bounce = None;
         let mut done = 0;
         while done < into.len() {
             let at = offset + done as u64;
             let rest = &mut into[done..];
-            let (count, asked) = match self.aligned_prefix(rest, at) {
-                0 => self.read_through_bounce(rest, at)?,
-                length => (os::read_at(&self.file, &mut rest[..length], at)?, length),
+            let (asked, straight) = self.next_piece(rest, at);
+            let piece = &mut rest[..asked];
+            let count = if straight {
+                os::read_at(&self.file, piece, at)?
+            } else {
+                self.read_through(self.bounce(&mut bounce, asked)?, piece, at)?
             };
             done += count;
             if count < asked {
@@ -46,39 +46,39 @@ impl Direct {
         Ok(done)
     }
 
-    /// How many bytes from the start of `into` can be read straight into place.
-    fn aligned_prefix(&self, into: &[u8], offset: u64) -> usize {
-        let aligned = |value: u64| value.is_multiple_of(self.alignment as u64);
-        if aligned(offset) && aligned(into.as_ptr() as u64) { into.len() / self.alignment * self.alignment } else { 0 }
-    }
-
-    /// Reads what one bounce buffer holds, from the aligned offset below `offset` on: the bytes read, and those asked
-    /// for.
-    fn read_through_bounce(&self, into: &mut [u8], offset: u64) -> io::Result<(usize, usize)> {
-        let mut bounce = self.take_bounce()?;
-        let start = offset / self.alignment as u64 * self.alignment as u64;
-        let skip = (offset - start) as usize;
-        let needed = (skip + into.len()).next_multiple_of(self.alignment).min(bounce.len());
-        let asked = into.len().min(needed - skip);
-        let result = os::read_at(&self.file, &mut bounce[..needed], start).map(|count| {
-            let count = count.saturating_sub(skip).min(asked);
-            into[..count].copy_from_slice(&bounce[skip..skip + count]);
-            (count, asked)
-        });
-        self.keep_bounce(bounce);
-        result
-    }
-
-    fn take_bounce(&self) -> io::Result<MmapMut> {
-        let kept = self.bounces.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        // An anonymous mapping starts at a page, which is alignment enough for every block device.
-        kept.map_or_else(|| MmapMut::map_anon(BOUNCE_BYTES.max(2 * self.alignment)), Ok)
-    }
-
-    fn keep_bounce(&self, bounce: MmapMut) {
-        let mut bounces = self.bounces.lock().unwrap_or_else(PoisonError::into_inner);
-        if bounces.len() < BOUNCES_KEPT {
-            bounces.push(bounce);
+    /// How many bytes to read next, and whether they can go straight to their place: where it lies as far into a block
+    /// as in the file, only the ends cannot.
+    fn next_piece(&self, rest: &[u8], at: u64) -> (usize, bool) {
+        let alignment = self.alignment;
+        let into_block = (at % alignment as u64) as usize;
+        if rest.as_ptr().addr() % alignment != into_block {
+            return (rest.len().min(BOUNCE_BYTES), false);
         }
+        let whole_blocks = rest.len() / alignment * alignment;
+        if into_block == 0 && whole_blocks > 0 {
+            return (whole_blocks, true);
+        }
+        (rest.len().min(alignment - into_block), false)
+    }
+
+    /// Reads the blocks around `piece` into the bounce buffer, and copies it out.
+    fn read_through(&self, bounce: &mut MmapMut, piece: &mut [u8], at: u64) -> io::Result<usize> {
+        let into_block = (at % self.alignment as u64) as usize;
+        let blocks = (into_block + piece.len()).next_multiple_of(self.alignment);
+        let count = os::read_at(&self.file, &mut bounce[..blocks], at - into_block as u64)?;
+        let count = count.saturating_sub(into_block).min(piece.len());
+        piece[..count].copy_from_slice(&bounce[into_block..into_block + count]);
+        Ok(count)
+    }
+
+    /// The bounce buffer of one call, made when it is first needed.
+    fn bounce<'a>(&self, bounce: &'a mut Option<MmapMut>, piece: usize) -> io::Result<&'a mut MmapMut> {
+        // A piece may begin and end inside a block.
+        let needed = piece + 2 * self.alignment;
+        if bounce.as_ref().is_none_or(|bounce| bounce.len() < needed) {
+            // An anonymous mapping starts at a page, which is alignment enough for every block device.
+            *bounce = Some(MmapMut::map_anon(needed)?);
+        }
+        bounce.as_mut().ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 }

@@ -60,6 +60,13 @@ struct OpenFile {
     direct_failed: AtomicBool,
 }
 
+impl OpenFile {
+    /// Whether the file still has this many bytes: of a page that is cut, the mapping shows zeros.
+    fn reaches(&self, end: u64) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.len() >= end)
+    }
+}
+
 impl Source {
     /// Opens a regular file. Maps it where `mode` says so and the system allows it; reads nothing.
     pub fn open(path: &Path, mode: Mode) -> Result<Source> {
@@ -165,6 +172,7 @@ impl Source {
             && let Some(mapping) = &open.mapping
             && end <= self.size
             && os::populate(mapping, offset as usize..end as usize).is_ok()
+            && open.reaches(end)
         {
             return (&self.counters.mapped, Ok(copy_prefix(mapping, into, offset)));
         }
@@ -255,7 +263,7 @@ impl Source {
         if length >= PROBE_BYTES && self.is_cold(open, length, range.start) {
             os::will_need(&open.file, range.clone());
         }
-        if os::populate(mapping, range.start as usize..range.end as usize).is_ok() {
+        if os::populate(mapping, range.start as usize..range.end as usize).is_ok() && open.reaches(range.end) {
             return self.finish_read(length, range.start, &self.counters.mapped, started, Ok(length as usize));
         }
         // Cut, unreadable, or a kernel before 5.14: positioned reads tell which, and fetch the pages in the last case.

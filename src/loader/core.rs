@@ -204,17 +204,24 @@ impl Core {
     /// Queues what is missing of a layer, or of one tensor; the deliveries that are under way then, by whomever.
     fn bring(self: &Arc<Core>, layer: usize, tensor: Option<usize>, priority: Priority) -> Result<Vec<Arc<Delivery>>> {
         let files = self.files(layer);
+        let wanted = tensor.map_or(0..files.members.len(), |tensor| {
+            let member = files.position_of(tensor);
+            member..member + 1
+        });
+        // What has failed for others before this call is tried again, once its last chunk has come to its end.
+        let has_failed = |ledger: &Locked<'_>| {
+            let mut deliveries = files.members[wanted.clone()].iter().filter_map(|t| ledger.delivery(*t as usize));
+            deliveries.any(|delivery| delivery.has_failed())
+        };
         let mut ledger = self.residency.lock();
-        while self.residency.snapshot(layer).state == LayerState::Draining {
+        while self.residency.snapshot(layer).state == LayerState::Draining
+            || (priority == Priority::Urgent && has_failed(&ledger))
+        {
             ledger = self.residency.wait(ledger);
         }
         if ledger.is_closed() {
             return Err(self.closed_error());
         }
-        let wanted = tensor.map_or(0..files.members.len(), |tensor| {
-            let member = files.position_of(tensor);
-            member..member + 1
-        });
         let mut deliveries = Vec::new();
         let mut missing = Vec::new();
         for member in wanted {

@@ -16,6 +16,11 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Whether it will end with an error; perhaps it has not ended yet.
+    pub fn has_failed(&self) -> bool {
+        self.error.get().is_some()
+    }
+
     /// The outcome, once there is one.
     pub fn outcome(&self) -> Option<Result<()>> {
         self.done.load(Ordering::Acquire).then(|| self.error.get().cloned().map_or(Ok(()), Err))
