@@ -1,2 +1,5 @@
 //! The `pml` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    pml::cli::run()
+}

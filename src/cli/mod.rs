@@ -1,1 +1,69 @@
-//! The `pml` command, over the Rust API.
+//! The `pml` command, over the Rust API: one file for each command, what they share in `arguments`, `output` and
+//! `progress`.
+
+mod arguments;
+mod completions;
+mod devices;
+mod hash;
+mod info;
+mod load;
+mod metadata;
+mod output;
+mod progress;
+mod synth;
+mod verify;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use output::{Failure, Output};
+
+/// Looks into model files, loads them as an engine would, checks them and writes synthetic ones.
+#[derive(Parser)]
+#[command(name = "pml", version, about, max_term_width = 100)]
+#[command(after_help = "Exit status: 0 success; 1 failure, told in one line on standard error; 2 wrong usage.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Info(info::Arguments),
+    Load(load::Arguments),
+    Verify(verify::Arguments),
+    Hash(hash::Arguments),
+    Devices(devices::Arguments),
+    Synth(synth::Arguments),
+    Completions(completions::Arguments),
+}
+
+/// Runs the command that the process's arguments ask for.
+pub fn run() -> ExitCode {
+    let command = Cli::parse().command;
+    let mut out = Output::new();
+    let outcome = dispatch(&command, &mut out);
+    // What was printed before a failure is wanted too.
+    let flushed = out.flush().map_err(Failure::from);
+    match outcome.and(flushed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::complain(&format!("pml: {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: &Command, out: &mut Output) -> Result<(), Failure> {
+    match command {
+        Command::Info(arguments) => info::run(arguments, out),
+        Command::Load(arguments) => load::run(arguments, out),
+        Command::Verify(arguments) => verify::run(arguments, out),
+        Command::Hash(arguments) => hash::run(arguments, out),
+        Command::Devices(arguments) => devices::run(arguments, out),
+        Command::Synth(arguments) => synth::run(arguments, out),
+        Command::Completions(arguments) => completions::run(arguments, out),
+    }
+}

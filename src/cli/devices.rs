@@ -1,0 +1,46 @@
+//! `pml devices`: where tensors can end up.
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::{Column, Failure, Output, size_text};
+use crate::device::{self, DeviceInfo};
+
+/// List the devices that can hold tensors
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
+    let devices = device::list();
+    if arguments.json {
+        let devices: Vec<_> = devices
+            .iter()
+            .map(|device| {
+                json!({
+                    "name": device.name.to_string_lossy(),
+                    "kind": device.kind.name(),
+                    "ordinal": device.ordinal,
+                    "total_bytes": device.total_bytes,
+                    "free_bytes": device.free_bytes,
+                })
+            })
+            .collect();
+        return out.json(&json!({ "devices": devices }));
+    }
+    let columns = [Column::Left("device"), Column::Left("kind"), Column::Right("total"), Column::Right("free")];
+    out.table(&columns, devices.iter().map(row))
+}
+
+fn row(device: &DeviceInfo) -> Vec<String> {
+    let size = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), size_text);
+    vec![
+        device.name.to_string_lossy().into_owned(),
+        device.kind.name().to_owned(),
+        size(device.total_bytes),
+        size(device.free_bytes),
+    ]
+}
