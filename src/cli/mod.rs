@@ -22,7 +22,7 @@ use output::{Failure, Output};
 
 /// Looks into model files, loads them as an engine would, checks them and writes synthetic ones.
 #[derive(Parser)]
-#[command(name = "pml", version, about, max_term_width = 100)]
+#[command(name = "pml", version, max_term_width = 100)]
 #[command(after_help = "Exit status: 0 success; 1 failure, told in one line on standard error; 2 wrong usage.")]
 pub(crate) struct Cli {
     #[command(subcommand)]

@@ -1,0 +1,583 @@
+//! The `pml` command, run as a program.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use pml::tensor::Dtype;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+const PRESETS: [&str; 9] = ["tiny", "1b", "8b", "70b", "moe", "moe-19k", "rnn", "cnn", "encoder-decoder"];
+const READERS: [&str; 4] = ["auto", "mmap", "read", "direct"];
+
+fn pml(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pml")).args(arguments).output().expect("pml starts")
+}
+
+/// What a command that has to succeed prints.
+fn succeed(arguments: &[&str]) -> String {
+    let output = pml(arguments);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {complaint}");
+    assert_eq!(complaint, "", "{arguments:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let text = succeed(&[arguments, &["--json"]].concat());
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// What a command that has to fail prints, and its one line on standard error.
+fn fail(arguments: &[&str]) -> (String, String) {
+    let output = pml(arguments);
+    let complaint = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {complaint}");
+    let line = complaint.strip_suffix('\n').expect("a whole line");
+    assert!(line.starts_with("pml: ") && !line.contains('\n'), "{arguments:?}: {complaint}");
+    (String::from_utf8(output.stdout).expect("UTF-8"), line.to_owned())
+}
+
+/// A folder that is gone after the test.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    /// Writes a synthetic model; its path.
+    fn synth(&self, name: &str, arguments: &[&str]) -> String {
+        let path = self.path(name);
+        succeed(&[&["synth", &path], arguments].concat());
+        path
+    }
+
+    fn tiny(&self) -> String {
+        self.synth("tiny.gguf", &["--preset", "tiny"])
+    }
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().unwrap_or_else(|| panic!("{key} is a list in {value}"))
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value[key].as_u64().unwrap_or_else(|| panic!("{key} is a whole number in {value}"))
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("{key} is a string in {value}"))
+}
+
+fn named<'a>(items: &'a [Value], name: &str) -> &'a Value {
+    items.iter().find(|item| item["name"] == name).unwrap_or_else(|| panic!("there is {name}"))
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// Overwrites bytes of a tensor, `skip` bytes behind its start.
+fn damage(path: &str, tensor: &str, skip: u64, bytes: &[u8]) {
+    let info = json(&["info", path]);
+    let start = number(named(list(&info, "tensors"), tensor), "offset") + skip;
+    let mut content = std::fs::read(path).expect("the model");
+    content[start as usize..][..bytes.len()].copy_from_slice(bytes);
+    std::fs::write(path, content).expect("written");
+}
+
+#[test]
+fn info_tells_layers_and_tensors() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let info = json(&["info", &path]);
+    assert_eq!((text(&info, "format"), number(&info, "version")), ("gguf", 3));
+    assert_eq!(info["architecture"], "llama");
+    assert!(number(&info, "metadata_count") > 10);
+    let (layers, tensors) = (list(&info, "layers"), list(&info, "tensors"));
+    let names: Vec<&str> = layers.iter().map(|layer| text(layer, "name")).collect();
+    assert_eq!(names, ["token_embd", "blk.0", "blk.1", "blk.2", "blk.3", "output"]);
+    for layer in layers {
+        assert_eq!(keys(layer), ["name", "bytes", "tensors"]);
+        let members: Vec<&Value> = tensors.iter().filter(|tensor| tensor["layer"] == layer["name"]).collect();
+        assert_eq!(number(layer, "tensors"), members.len() as u64);
+        assert_eq!(number(layer, "bytes"), members.iter().map(|tensor| number(tensor, "bytes")).sum::<u64>());
+    }
+    for tensor in tensors {
+        assert_eq!(keys(tensor), ["name", "dtype", "shape", "layer", "bytes", "offset", "shard"]);
+    }
+    let gate = named(tensors, "blk.2.ffn_gate.weight");
+    assert_eq!(gate["shape"], serde_json::json!([768, 256]));
+    assert_eq!((text(gate, "dtype"), number(gate, "bytes"), number(gate, "shard")), ("F16", 768 * 256 * 2, 0));
+    let last = named(tensors, "output.weight");
+    assert!(number(last, "offset") + number(last, "bytes") <= std::fs::metadata(&path).expect("a file").len());
+    let printed = succeed(&["info", &path]);
+    assert!(printed.contains("blk.3.ffn_down.weight") && printed.contains("384.00 KiB"), "{printed}");
+    assert!(!printed.contains("general.architecture"));
+}
+
+#[test]
+fn info_shortens_metadata_unless_told_otherwise() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let brief = json(&["info", &path, "--metadata"]);
+    let full = json(&["info", &path, "--metadata", "--full"]);
+    let find = |info: &Value, key: &str| {
+        list(info, "metadata").iter().find(|entry| entry["key"] == key).cloned().expect("the key")
+    };
+    assert_eq!(list(&brief, "metadata").len() as u64, number(&brief, "metadata_count"));
+    let blocks = find(&brief, "llama.block_count");
+    assert_eq!(keys(&blocks), ["key", "type", "value"]);
+    assert_eq!((text(&blocks, "type"), number(&blocks, "value")), ("u32", 4));
+    assert_eq!(find(&brief, "llama.attention.layer_norm_rms_epsilon")["value"], 1e-5);
+    let tokens = find(&brief, "tokenizer.ggml.tokens");
+    assert_eq!(keys(&tokens), ["key", "type", "element_type", "count", "value"]);
+    assert_eq!((text(&tokens, "type"), text(&tokens, "element_type")), ("array", "string"));
+    assert_eq!((number(&tokens, "count"), list(&tokens, "value").len()), (512, 8));
+    assert_eq!(list(&find(&full, "tokenizer.ggml.tokens"), "value").len(), 512);
+    let printed = succeed(&["info", &path, "--metadata"]);
+    assert!(printed.contains("string[512]") && printed.contains("…]"), "{printed}");
+}
+
+#[test]
+fn hashes_are_those_of_the_bytes_whatever_the_reader() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let content = std::fs::read(&path).expect("the model");
+    let info = json(&["info", &path]);
+    let expected = list(&info, "tensors").iter().map(|tensor| {
+        let bytes = &content[number(tensor, "offset") as usize..][..number(tensor, "bytes") as usize];
+        let hash: Vec<String> = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        (text(tensor, "name").to_owned(), hash.concat())
+    });
+    let expected: Vec<(String, String)> = expected.collect();
+    for io in READERS {
+        for workers in ["1", "3"] {
+            let hashes = json(&["hash", &path, "--io", io, "--workers", workers]);
+            let found = list(&hashes, "tensors").iter();
+            let found = found.map(|tensor| (text(tensor, "name").to_owned(), text(tensor, "sha256").to_owned()));
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{io}");
+        }
+    }
+    let lines: Vec<String> = expected.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
+    assert_eq!(succeed(&["hash", &path]), lines.concat());
+}
+
+#[test]
+fn check_tells_changed_missing_and_unlisted_tensors() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let (lines, as_json) = (folder.path("lines"), folder.path("json"));
+    std::fs::write(&lines, succeed(&["hash", &path])).expect("written");
+    std::fs::write(&as_json, succeed(&["hash", &path, "--json"])).expect("written");
+    for list in [&lines, &as_json] {
+        let printed = succeed(&["hash", &path, "--check", list]);
+        assert_eq!(printed.lines().filter(|line| line.ends_with(": OK")).count(), 40, "{printed}");
+        assert_eq!(printed.lines().count(), 40);
+    }
+    damage(&path, "blk.1.attn_k.weight", 1000, &[0x55; 4]);
+    for list in [&lines, &as_json] {
+        let (printed, complaint) = fail(&["hash", &path, "--check", list]);
+        assert!(printed.contains("blk.1.attn_k.weight: FAILED\n"), "{printed}");
+        assert_eq!(printed.matches(": OK\n").count(), 39);
+        assert!(complaint.contains("1 of 40 tensors"), "{complaint}");
+    }
+    let changed = std::fs::read_to_string(&lines).expect("the list");
+    std::fs::write(&lines, changed.replace("  output.weight", "  nowhere.weight")).expect("written");
+    let (printed, complaint) = fail(&["hash", &path, "--check", &lines]);
+    assert!(printed.contains("\noutput.weight: FAILED (not in the list)\n"), "{printed}");
+    assert!(printed.contains("\nnowhere.weight: FAILED (not in the model)\n"), "{printed}");
+    assert!(complaint.contains("3 of 41"), "{complaint}");
+    for (content, place) in [("nonsense\n", "line 1"), ("{\"tensors\":[{}]}", "tensor 0"), ("{", "EOF")] {
+        std::fs::write(&lines, content).expect("written");
+        let (_, complaint) = fail(&["hash", &path, "--check", &lines]);
+        assert!(complaint.contains(place), "{complaint}");
+    }
+}
+
+#[test]
+fn verify_names_the_tensor_and_the_element() {
+    let folder = Folder::new();
+    let path = folder.synth("q.gguf", &["--preset", "tiny", "--type", "Q4_K"]);
+    assert!(succeed(&["verify", &path]).starts_with("ok: 40 tensors"));
+    let verdict = json(&["verify", &path]);
+    assert_eq!(verdict["ok"], true);
+    assert_eq!((number(&verdict, "tensors"), list(&verdict, "findings").len()), (40, 0));
+    damage(&path, "blk.1.attn_norm.weight", 5 * 4, &f32::NAN.to_le_bytes());
+    // The second scale of the fourth block.
+    damage(&path, "blk.2.ffn_up.weight", 3 * 144 + 2, &[0x00, 0x7C]);
+    let (printed, complaint) = fail(&["verify", &path]);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 2, "{printed}");
+    assert!(lines[0].contains("blk.1.attn_norm.weight") && lines[0].contains("element 5,"), "{printed}");
+    assert!(lines[1].contains("blk.2.ffn_up.weight") && lines[1].contains("element 768 "), "{printed}");
+    assert!(complaint.ends_with("q.gguf: 2 findings"), "{complaint}");
+    let (printed, _) = fail(&["verify", &path, "--json"]);
+    let verdict: Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(verdict["ok"], false);
+    assert_eq!(text(&list(&verdict, "findings")[1], "tensor"), "blk.2.ffn_up.weight");
+}
+
+#[test]
+fn verify_tells_of_a_missing_block() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let mut content = std::fs::read(&path).expect("the model");
+    for at in 0..content.len() - 6 {
+        if &content[at..at + 6] == b"blk.2." {
+            content[at..at + 3].copy_from_slice(b"odd");
+        }
+    }
+    std::fs::write(&path, content).expect("written");
+    let (printed, complaint) = fail(&["verify", &path]);
+    assert!(printed.contains("blk.2 is missing"), "{printed}");
+    assert!(complaint.ends_with("1 finding"), "{complaint}");
+}
+
+#[test]
+fn load_visits_every_byte_in_every_pass() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let info = json(&["info", &path]);
+    let layers = list(&info, "layers");
+    let total: u64 = layers.iter().map(|layer| number(layer, "bytes")).sum();
+    let count = layers.len() as u64;
+    for io in READERS {
+        let load = json(&["load", &path, "--io", io, "--passes", "3", "--workers", "2"]);
+        assert_eq!(number(&load, "bytes"), 3 * total, "{io}");
+        assert_eq!((number(&load, "misses"), number(&load, "hits")), (count, 2 * count), "{io}");
+        assert_eq!((number(&load, "evictions"), number(&load, "peak_resident_bytes")), (0, total), "{io}");
+        assert_eq!((number(&load, "workers"), number(&load, "passes")), (2, 3), "{io}");
+        assert!(number(&load, "stalls") <= count && number(&load, "peak_rss_bytes") > 0);
+        let seconds = |key: &str| load[key].as_f64().unwrap_or_else(|| panic!("{key} is a number in {load}"));
+        assert!(0.0 < seconds("open_seconds") && seconds("open_seconds") <= seconds("first_layer_seconds"));
+        assert!(seconds("first_layer_seconds") <= seconds("seconds") && seconds("read_seconds") >= 0.0);
+        let rate = number(&load, "bytes") as f64 / seconds("seconds");
+        assert!((seconds("bytes_per_second") / rate - 1.0).abs() < 1e-6);
+        let [mapped, buffered, direct] =
+            ["mapped_bytes", "buffered_bytes", "direct_bytes"].map(|key| number(&load, key));
+        assert!(mapped + buffered + direct >= total, "{io}: {load}");
+        assert!(io != "read" || (mapped == 0 && buffered >= total), "{io}: {load}");
+        assert!(io != "mmap" || mapped >= total, "{io}: {load}");
+        assert!(number(&load, "reader_fallbacks") == 0 || io == "direct", "{io}: {load}");
+    }
+    assert!(succeed(&["load", &path]).contains("visited"));
+}
+
+#[test]
+fn load_tells_of_each_layer_when_asked() {
+    let folder = Folder::new();
+    let output = pml(&["load", &folder.tiny(), "-v", "--passes", "2"]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    let outcomes: Vec<&str> = told.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(outcomes, [["miss"; 6], ["hit"; 6]].concat(), "{told}");
+    assert!(told.starts_with("token_embd "), "{told}");
+}
+
+#[test]
+fn devices_begin_with_the_host() {
+    let devices = json(&["devices"]);
+    let host = &list(&devices, "devices")[0];
+    assert_eq!(keys(host), ["name", "kind", "ordinal", "total_bytes", "free_bytes"]);
+    assert_eq!((text(host, "name"), text(host, "kind"), number(host, "ordinal")), ("cpu", "cpu", 0));
+    for key in ["total_bytes", "free_bytes"] {
+        assert!(host[key].is_u64() || host[key].is_null(), "{host}");
+    }
+    assert!(succeed(&["devices"]).contains("cpu"));
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = succeed(&["completions", shell]);
+        assert!(script.contains("pml") && script.contains("layer-bytes"), "{shell}");
+    }
+}
+
+#[test]
+fn help_and_version_succeed() {
+    assert!(succeed(&["--version"]).starts_with("pml "));
+    let help = succeed(&["--help"]);
+    for command in ["info", "load", "verify", "hash", "devices", "synth", "completions"] {
+        assert!(help.contains(command));
+        assert!(succeed(&[command, "--help"]).contains("Usage: pml"), "{command}");
+    }
+}
+
+#[test]
+fn wrong_usage_has_a_status_of_its_own() {
+    for arguments in [
+        &[][..],
+        &["frobnicate"],
+        &["info"],
+        &["info", "x", "--full"],
+        &["load", "x", "--io", "magic"],
+        &["load", "x", "--passes", "0"],
+        &["hash", "x", "--workers", "0"],
+        &["synth", "x"],
+        &["synth", "x", "--preset", "9b"],
+        &["synth", "x", "--preset", "tiny", "--type", "Q9"],
+        &["synth", "x", "--preset", "tiny", "--layer-bytes", "1.5X"],
+        &["synth", "x", "--preset", "tiny", "--layers", "0"],
+        &["synth", "x", "--preset", "tiny", "--shards", "65536"],
+        &["completions", "csh"],
+    ] {
+        assert_eq!(pml(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn failures_take_one_line() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let cut = folder.path("cut.gguf");
+    std::fs::write(&cut, &std::fs::read(&path).expect("the model")[..100_000]).expect("written");
+    let strange = folder.path("two\nlines.gguf");
+    std::fs::write(&strange, b"GGUF").expect("written");
+    for command in ["info", "load", "verify", "hash"] {
+        for file in [folder.path("nowhere.gguf"), folder.path(""), cut.clone(), strange.clone()] {
+            fail(&[command, &file]);
+        }
+    }
+    fail(&["load", &path, "--workers", "1000000"]);
+    fail(&["hash", &path, "--check", &folder.path("nowhere")]);
+    fail(&["synth", &folder.path("no/folder.gguf"), "--preset", "tiny"]);
+    let unwritten = folder.path("x.gguf");
+    for arguments in [
+        &["--preset", "tiny", "--tensors", "3"][..],
+        &["--preset", "tiny", "--tensors", "39", "--layers", "4"],
+        &["--preset", "tiny", "--layer-bytes", "100"],
+        &["--preset", "tiny", "--layer-bytes", "2T"],
+        &["--preset", "cnn", "--layer-bytes", "1M"],
+    ] {
+        fail(&[&["synth", &unwritten], arguments].concat());
+    }
+    assert!(!Path::new(&unwritten).exists());
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let folder = Folder::new();
+    let path = folder.synth("many.gguf", &["--preset", "moe-19k", "--sparse"]);
+    for arguments in [&["info", &path][..], &["info", &path, "--json"], &["info", &path, "--metadata", "--full"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("pml starts");
+        let mut start = [0; 10];
+        child.stdout.take().expect("a pipe").read_exact(&mut start).expect("some output");
+        let output = child.wait_with_output().expect("pml ends");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_verdict_stands_when_its_reader_has_left() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    damage(&path, "blk.1.attn_norm.weight", 0, &f32::NAN.to_le_bytes());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+    command.args(["verify", &path]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("pml starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("pml ends");
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.ends_with("1 finding\n") && complaint.lines().count() == 1, "{complaint}");
+}
+
+#[test]
+fn a_full_disk_is_a_failure() {
+    let Ok(full) = File::options().write(true).open("/dev/full") else { return };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+    let output = command.arg("devices").stdout(full).stderr(Stdio::piped()).output().expect("pml starts");
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.starts_with("pml: standard output: ") && complaint.lines().count() == 1, "{complaint}");
+}
+
+#[test]
+fn every_preset_opens_and_verifies() {
+    let folder = Folder::new();
+    for (preset, architecture, count, sample) in [
+        ("tiny", "llama", 40, "rope_freqs.weight"),
+        ("1b", "llama", 147, "blk.15.attn_output.weight"),
+        ("8b", "llama", 292, "output.weight"),
+        ("70b", "llama", 724, "blk.79.ffn_down.weight"),
+        ("moe", "qwen3moe", 579, "blk.47.ffn_gate_exps.weight"),
+        ("moe-19k", "qwen3moe", 18_867, "blk.47.ffn_up.127.weight"),
+        ("rnn", "mamba", 242, "blk.23.ssm_conv1d.bias"),
+        ("cnn", "resnet", 267, "layer4.2.bn3.running_var"),
+        ("encoder-decoder", "t5", 282, "dec.blk.11.cross_attn_o.weight"),
+    ] {
+        let info = json(&["info", &folder.synth("whole.gguf", &["--preset", preset, "--sparse"])]);
+        let tensors = list(&info, "tensors");
+        assert_eq!((text(&info, "architecture"), tensors.len()), (architecture, count), "{preset}");
+        named(tensors, sample);
+        let has_output = tensors.iter().any(|tensor| tensor["name"] == "output.weight");
+        assert_eq!(has_output, !["1b", "rnn", "cnn"].contains(&preset), "{preset}");
+    }
+    // Small blocks shrink the embeddings too, so that there is little to read.
+    for preset in PRESETS {
+        let size: &[&str] = if preset == "cnn" { &[] } else { &["--layer-bytes", "1MiB"] };
+        let path = folder.synth("small.gguf", &[&["--preset", preset, "--layers", "3"], size].concat());
+        assert!(succeed(&["verify", &path]).starts_with("ok"), "{preset}");
+        succeed(&["load", &path]);
+    }
+}
+
+#[test]
+fn blocks_have_the_size_asked_for() {
+    let folder = Folder::new();
+    for preset in PRESETS.into_iter().filter(|preset| *preset != "cnn") {
+        for (size, bytes) in [("1MiB", 1_u64 << 20), ("7000000", 7_000_000), ("128M", 128 << 20), ("1GiB", 1 << 30)] {
+            for types in [&[][..], &["--type", "q4_k", "--type", "Q8_0", "--type", "Q6_K"]] {
+                let arguments = [&["--preset", preset, "--sparse", "--layers", "2", "--layer-bytes", size], types];
+                let info = json(&["info", &folder.synth("sized.gguf", &arguments.concat())]);
+                let blocks = list(&info, "layers").iter().filter(|layer| text(layer, "name").contains("blk."));
+                let sizes: Vec<u64> = blocks.map(|block| number(block, "bytes")).collect();
+                assert_eq!(sizes.len(), if preset == "encoder-decoder" { 4 } else { 2 });
+                let is_near = |found: &u64| found.abs_diff(bytes) <= bytes / 100;
+                assert!(sizes.iter().all(is_near), "{preset} {types:?}: {sizes:?} for {size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn large_sparse_models_take_no_space() {
+    let folder = Folder::new();
+    let arguments = ["--preset", "8b", "--sparse", "--layer-bytes", "128MiB", "--layers", "96"];
+    let file = std::fs::metadata(folder.synth("large.gguf", &arguments)).expect("a file");
+    assert!(file.len() > 96 * 127 << 20);
+    assert!(file.blocks() * 512 < 64 << 20, "{} blocks", file.blocks());
+}
+
+#[test]
+fn the_number_of_tensors_is_exact() {
+    let folder = Folder::new();
+    for (preset, count) in
+        [("tiny", 13), ("tiny", 25), ("tiny", 41), ("tiny", 100_000), ("moe-19k", 20_000), ("cnn", 1000), ("70b", 723)]
+    {
+        let asked = count.to_string();
+        let path = folder.synth("counted.gguf", &["--preset", preset, "--sparse", "--tensors", &asked]);
+        assert_eq!(list(&json(&["info", &path]), "tensors").len(), count, "{preset}");
+    }
+    let both = ["--preset", "moe-19k", "--tensors", "2000", "--layers", "3", "--layer-bytes", "2MiB", "--sparse"];
+    let info = json(&["info", &folder.synth("both.gguf", &both)]);
+    assert_eq!(list(&info, "tensors").len(), 2000);
+    assert!(number(named(list(&info, "layers"), "blk.1"), "bytes").abs_diff(2 << 20) < 21 << 10);
+    let small = folder.synth("verified.gguf", &["--preset", "tiny", "--tensors", "24"]);
+    assert!(succeed(&["verify", &small]).starts_with("ok: 24 tensors"));
+}
+
+#[test]
+fn every_type_is_taken_in_turn() {
+    let folder = Folder::new();
+    let mut arguments = vec!["--preset", "tiny", "--layers", "6"];
+    let names: Vec<String> = Dtype::ALL.iter().map(|dtype| dtype.name().to_lowercase()).collect();
+    for name in &names {
+        arguments.extend(["--type", name]);
+    }
+    let path = folder.synth("types.gguf", &arguments);
+    let info = json(&["info", &path]);
+    let (matrices, vectors): (Vec<&Value>, Vec<&Value>) =
+        list(&info, "tensors").iter().partition(|tensor| list(tensor, "shape").len() > 1);
+    let found: Vec<&str> = matrices.iter().map(|tensor| text(tensor, "dtype")).collect();
+    let expected: Vec<&str> = Dtype::ALL.iter().cycle().map(|dtype| dtype.name()).take(found.len()).collect();
+    assert_eq!(found, expected);
+    assert!(found.len() > Dtype::ALL.len());
+    assert!(vectors.iter().all(|tensor| tensor["dtype"] == "F32"));
+    assert!(succeed(&["verify", &path]).starts_with("ok"));
+    let info = json(&["info", &folder.synth("rows.gguf", &["--preset", "rnn", "--sparse", "--type", "Q4_K"])]);
+    assert_eq!(named(list(&info, "tensors"), "blk.0.ssm_in.weight")["dtype"], "Q4_K");
+    assert_eq!(named(list(&info, "tensors"), "blk.0.ssm_dt.weight")["dtype"], "F16");
+}
+
+#[test]
+fn shards_are_one_model_whichever_is_named() {
+    let folder = Folder::new();
+    let hashes = succeed(&["hash", &folder.tiny()]);
+    for (out, shards) in [("split.gguf", 3_usize), ("other", 7), ("many", 40), ("more", 43)] {
+        let made = json(&["synth", &folder.path(out), "--preset", "tiny", "--shards", &shards.to_string()]);
+        let paths: Vec<&str> = list(&made, "paths").iter().filter_map(Value::as_str).collect();
+        let prefix = folder.path(out.trim_end_matches(".gguf"));
+        let expected: Vec<String> =
+            (1..=shards).map(|number| format!("{prefix}-{number:05}-of-{shards:05}.gguf")).collect();
+        assert_eq!(paths, expected);
+        for path in [paths[0], paths[shards - 1], paths[shards / 2]] {
+            assert_eq!(succeed(&["hash", path]), hashes);
+        }
+        let info = json(&["info", paths[1]]);
+        assert_eq!(info["architecture"], "llama");
+        let mut numbers: Vec<u64> = list(&info, "tensors").iter().map(|tensor| number(tensor, "shard")).collect();
+        assert!(numbers.is_sorted());
+        numbers.dedup();
+        assert_eq!(numbers.len(), shards.min(40));
+        assert!(succeed(&["verify", paths[0]]).starts_with("ok"));
+    }
+    let size = |number: u32| std::fs::metadata(folder.path(&format!("split-0000{number}-of-00003.gguf"))).expect("it");
+    let sizes = [1, 2, 3].map(|number| size(number).len());
+    assert!(sizes.iter().all(|size| size.abs_diff(sizes[0]) < 512 << 10), "{sizes:?}");
+}
+
+#[test]
+fn the_seed_decides_every_byte() {
+    let folder = Folder::new();
+    let write = |name: &str, seed: &str| {
+        let path = folder.synth(name, &["--preset", "tiny", "--type", "F32", "--type", "Q4_K", "--seed", seed]);
+        std::fs::read(path).expect("the model")
+    };
+    let first = write("a.gguf", "7");
+    assert!(first == write("b.gguf", "7"));
+    assert!(first != write("c.gguf", "8"));
+    let hashes = succeed(&["hash", &folder.path("a.gguf")]);
+    let mut different: Vec<&str> = hashes.lines().filter_map(|line| line.split("  ").next()).collect();
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), 40, "no two tensors are the same");
+}
+
+#[test]
+fn synth_replaces_a_file_and_says_what_it_wrote() {
+    let folder = Folder::new();
+    let path = folder.path("replaced.gguf");
+    std::fs::write(&path, b"something else").expect("written");
+    let made = json(&["synth", &path, "--preset", "tiny"]);
+    assert_eq!((text(&made, "path"), number(&made, "tensors")), (path.as_str(), 40));
+    let info = json(&["info", &path]);
+    let total: u64 = list(&info, "layers").iter().map(|layer| number(layer, "bytes")).sum();
+    assert_eq!(number(&made, "bytes"), total);
+    let printed = succeed(&["synth", &path, "--preset", "tiny"]);
+    assert!(printed.lines().count() == 1 && printed.contains("40 tensors"), "{printed}");
+    assert_eq!(std::fs::read_dir(folder.path("")).expect("the folder").count(), 1, "nothing is left beside it");
+}
+
+/// The real models in the folder that `PML_TEST_MODELS` names, if it is set.
+#[test]
+fn real_models_are_served() {
+    let Some(folder) = std::env::var_os("PML_TEST_MODELS") else { return };
+    let entries = std::fs::read_dir(folder).expect("the folder");
+    let paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let is_model = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "gguf");
+    let models: Vec<&str> = paths.iter().filter(is_model).filter_map(|path| path.to_str()).collect();
+    assert!(!models.is_empty());
+    for path in models {
+        let info = json(&["info", path, "--metadata"]);
+        assert_eq!(list(&info, "metadata").len() as u64, number(&info, "metadata_count"), "{path}");
+        let total: u64 = list(&info, "tensors").iter().map(|tensor| number(tensor, "bytes")).sum();
+        assert_eq!(number(&json(&["load", path]), "bytes"), total, "{path}");
+        assert!(succeed(&["verify", path]).starts_with("ok"), "{path}");
+        assert_eq!(list(&json(&["hash", path]), "tensors").len(), list(&info, "tensors").len(), "{path}");
+        succeed(&["info", path, "--metadata", "--full"]);
+    }
+}
