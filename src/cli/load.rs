@@ -83,7 +83,7 @@ fn visit(
     on_acquired: impl FnOnce(),
 ) -> Result<u64, Failure> {
     let info = loader.layer_info(layer)?;
-    bars.begin(info.name, info.bytes);
+    bars.begin(&plain(info.name), info.bytes);
     let misses_before = if verbose { loader.stats().misses } else { 0 };
     let start = Instant::now();
     let lease = loader.acquire_layer(layer)?;

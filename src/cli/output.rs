@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::error::{Error, path_text};
 
+/// Longer cells jut out of their column, so that one long name does not make every line long.
+const MAX_PADDED: usize = 80;
+
 /// Why a command failed, in one line.
 #[derive(Debug)]
 pub(super) struct Failure(String);
@@ -56,7 +59,7 @@ impl Output {
         Ok(writeln!(self)?)
     }
 
-    /// Prints rows under their headings, each column as wide as its widest cell.
+    /// Prints rows under their headings, each column as wide as its widest cell, within reason.
     pub(super) fn table(
         &mut self,
         columns: &[Column],
@@ -65,17 +68,18 @@ impl Output {
         let headings = columns.iter().map(|column| column.heading().to_owned()).collect();
         let rows: Vec<Vec<String>> = std::iter::once(headings).chain(rows).collect();
         let width = |column: usize| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            let widths = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            widths.max().unwrap_or(0).min(MAX_PADDED)
         };
         let widths: Vec<usize> = (0..columns.len()).map(width).collect();
         for row in &rows {
             let mut line = String::new();
             for ((cell, width), column) in row.iter().zip(&widths).zip(columns) {
-                let cell = match column {
-                    Column::Left(_) => format!("{cell:<width$}  "),
-                    Column::Right(_) => format!("{cell:>width$}  "),
-                };
-                line.push_str(&cell);
+                let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+                match column {
+                    Column::Left(_) => line.extend([cell, padding.as_str(), "  "]),
+                    Column::Right(_) => line.extend([padding.as_str(), cell, "  "]),
+                }
             }
             writeln!(self, "{}", line.trim_end())?;
         }
