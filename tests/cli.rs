@@ -458,7 +458,7 @@ fn large_sparse_models_take_no_space() {
     let folder = Folder::new();
     let arguments = ["--preset", "8b", "--sparse", "--layer-bytes", "128MiB", "--layers", "96"];
     let file = std::fs::metadata(folder.synth("large.gguf", &arguments)).expect("a file");
-    assert!(file.len() > 96 * 127 << 20);
+    assert!(file.len() > (96 * 127) << 20);
     assert!(file.blocks() * 512 < 64 << 20, "{} blocks", file.blocks());
 }
 
