@@ -14,10 +14,10 @@ struct Program {
     model: PathBuf,
 }
 
-fn build(name: &str) -> Program {
+fn build(source: &str) -> Program {
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join(name);
-    compile_program(&root().join(format!("tests/c/{name}.c")), &program);
+    let program = folder.path().join("program");
+    compile_program(&root().join(source), &program);
     let model = folder.path().join("model.gguf");
     models::write_llama(&model);
     Program { _folder: folder, executable: program, model }
@@ -40,15 +40,24 @@ fn alone(program: &Program) {
 
 #[test]
 fn null_in_every_position_is_answered() {
-    let program = build("null");
+    let program = build("tests/c/null.c");
     alone(&program);
     under_valgrind(&program);
 }
 
 #[test]
 fn an_engine_in_c_gets_its_tensors() {
-    let program = build("use");
+    let program = build("tests/c/use.c");
     alone(&program);
+    under_valgrind(&program);
+}
+
+#[test]
+fn the_example_in_c_visits_every_layer() {
+    let program = build("examples/lazy.c");
+    let printed = run(Command::new(&program.executable).arg(&program.model));
+    let layers: Vec<&str> = printed.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(layers, ["token_embd", "blk.0", "blk.1", "blk.2", "blk.3", "output"], "{printed}");
     under_valgrind(&program);
 }
 

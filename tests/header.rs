@@ -60,6 +60,10 @@ fn header_compiles_alone_in_every_language() {
         ("c++17", "cpp"),
         ("c++20", "cpp"),
     ] {
+        if extension == "cpp" && compiler(true).arg("--version").output().is_err() {
+            println!("skipped: no C++ compiler for {standard}");
+            continue;
+        }
         let source = folder.path().join(format!("alone.{extension}"));
         let uses = "#include \"pml.h\"\nint main(void) {\n  pml_options_t a = PML_OPTIONS_INIT; pml_view_t b = PML_VIEW_INIT;\n  pml_stats_t c = PML_STATS_INIT; pml_event_t d = PML_EVENT_INIT; pml_device_info_t e = PML_DEVICE_INFO_INIT;\n  pml_layer_info_t f = PML_LAYER_INFO_INIT; pml_tensor_info_t g = PML_TENSOR_INFO_INIT;\n  pml_metadata_info_t h = PML_METADATA_INFO_INIT;\n  return a.struct_size + b.size + c.hits + d.kind + e.kind + f.state + g.rank + h.count == 0;\n}\n";
         std::fs::write(&source, uses).unwrap();

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::arguments::Io;
 use super::output::{Column, Failure, Output, complain, plain, size_text};
 use super::progress::TwoBars;
+use crate::io::os;
 use crate::loader::{Loader, Options, Stats};
 
 /// One word in each cache line is enough to bring the line.
@@ -126,7 +127,7 @@ impl Measured {
             "bytes": self.bytes,
             "bytes_per_second": self.bytes_per_second(),
             "peak_resident_bytes": self.stats.peak_resident_bytes,
-            "peak_rss_bytes": peak_process_bytes(),
+            "peak_rss_bytes": os::peak_process_bytes(),
             "hits": self.stats.hits,
             "misses": self.stats.misses,
             "evictions": self.stats.evictions,
@@ -151,7 +152,7 @@ impl Measured {
             ("visited", size_text(self.bytes)),
             ("rate", format!("{}/s", size_text(self.bytes_per_second() as u64))),
             ("most in memory at once", size_text(self.stats.peak_resident_bytes)),
-            ("most the process had", peak_process_bytes().map_or_else(unknown, size_text)),
+            ("most the process had", os::peak_process_bytes().map_or_else(unknown, size_text)),
             ("hits", self.stats.hits.to_string()),
             ("misses", self.stats.misses.to_string()),
             ("of them waited", self.stats.stalls.to_string()),
@@ -167,12 +168,4 @@ impl Measured {
         let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]);
         out.table(&[Column::Left("measure"), Column::Right("value")], rows)
     }
-}
-
-/// The most memory that the process had at once, mapped pages among it, where the system tells.
-fn peak_process_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }

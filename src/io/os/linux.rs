@@ -172,12 +172,19 @@ pub fn page_size() -> usize {
 /// Bytes of memory that the machine has, and that it could give without swapping; `None` for what it does not tell.
 pub fn memory() -> (Option<u64>, Option<u64>) {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        kibibytes.checked_mul(1024)
-    };
-    (field("MemTotal:"), field("MemAvailable:"))
+    (kibibytes_after(&text, "MemTotal:"), kibibytes_after(&text, "MemAvailable:"))
+}
+
+/// The most memory that this process had at once, mapped pages among it, in bytes.
+pub fn peak_process_bytes() -> Option<u64> {
+    kibibytes_after(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// A field of a file under /proc, in bytes.
+fn kibibytes_after(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
 }
 
 /// Starts a thread that takes no signal: those are the host application's, and its handlers expect its own threads.
