@@ -32,7 +32,7 @@ fn recognise(start: &[u8], size: u64) -> Option<(String, String)> {
             other => text(&format!("GGUF version {other}"), "GGUF version 2 or 3"),
         };
     }
-    let magics: [(&[u8], &str, &str); 12] = [
+    let magics: [(&[u8], &str, &str); 10] = [
         (b"lmgg", "an unversioned GGML file", OLD),
         (b"fmgg", "a GGMF file", OLD),
         (b"tjgg", "a GGJT file", OLD),
@@ -47,13 +47,21 @@ fn recognise(start: &[u8], size: u64) -> Option<(String, String)> {
         (b"\x80\x03", "a Python pickle, probably a PyTorch checkpoint", CONVERT),
         (b"\x80\x04", "a Python pickle, probably a PyTorch checkpoint", CONVERT),
         (b"\x80\x05", "a Python pickle, probably a PyTorch checkpoint", CONVERT),
-        (b"<!DOCTYPE", "a web page, probably an error page saved as a model", "a GGUF file; fetch it again"),
-        (b"<html", "a web page, probably an error page saved as a model", "a GGUF file; fetch it again"),
     ];
     if let Some((_, found, expected)) = magics.iter().find(|(magic, ..)| start.starts_with(magic)) {
         return text(found, expected);
     }
+    if is_web_page(start) {
+        return text("a web page, probably an error page saved as a model", "a GGUF file; fetch it again");
+    }
     let (length, rest) = start.split_first_chunk::<8>()?;
     let length = u64::from_le_bytes(*length);
     (rest.first() == Some(&b'{') && length <= size - 8).then(|| ("a safetensors file".to_owned(), CONVERT.to_owned()))
+}
+
+/// Pages begin with either tag, in any case, after a byte-order mark and blanks.
+fn is_web_page(start: &[u8]) -> bool {
+    let text = start.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(start).trim_ascii_start();
+    let begins = |tag: &[u8]| text.get(..tag.len()).is_some_and(|head| head.eq_ignore_ascii_case(tag));
+    begins(b"<!doctype") || begins(b"<html")
 }
