@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_RANK};
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_ARRAY_DEPTH, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_RANK};
 use crate::error::{Error, Result, path_text, quoted};
 use crate::format::ValueType;
 use crate::tensor::Dtype;
@@ -61,6 +61,13 @@ impl Datum {
             Datum::I64(_) => ValueType::I64,
             Datum::F64(_) => ValueType::F64,
         }
+    }
+
+    /// How deep arrays nest in it. Where a reader counts, an array of arrays has two levels also when it is empty.
+    fn depth(&self) -> u32 {
+        let Datum::Array(element_type, elements) = self else { return 0 };
+        let least = u32::from(*element_type == ValueType::Array);
+        1 + elements.iter().map(Datum::depth).fold(least, u32::max)
     }
 
     /// Appends the value without its type; `None` where an array's elements are not all of its type.
@@ -125,9 +132,22 @@ impl HeaderWriter {
         }
     }
 
-    /// Adds a key and its value. `general.alignment` has to come before the first tensor.
+    /// Adds a key and its value, or nothing where they are refused. `general.alignment` has to come before the first
+    /// tensor.
     pub fn add(&mut self, key: &str, value: &Datum) -> Result<()> {
         check_name("key", key, MAX_KEY_BYTES)?;
+        if self.keys.contains(key) {
+            return Err(Error::argument("key", format_args!("{} a second time", quoted(key)), "each key once"));
+        }
+        if value.depth() > MAX_ARRAY_DEPTH {
+            let found = format!("{} arrays inside one another for {}", value.depth(), quoted(key));
+            return Err(Error::argument("value", found, format_args!("at most {MAX_ARRAY_DEPTH}")));
+        }
+        let mut encoded = (value.value_type() as u32).to_le_bytes().to_vec();
+        value.encode(&mut encoded).ok_or_else(|| {
+            let found = format!("an array of mixed types for {}", quoted(key));
+            Error::argument("value", found, "elements of one type")
+        })?;
         if key == ALIGNMENT_KEY {
             match value {
                 Datum::U32(alignment) if alignment.is_power_of_two() && self.sizes.is_empty() => {
@@ -139,27 +159,25 @@ impl HeaderWriter {
                 }
             }
         }
-        if !self.keys.insert(key.to_owned()) {
-            return Err(Error::argument("key", format_args!("{} a second time", quoted(key)), "each key once"));
-        }
+        self.keys.insert(key.to_owned());
         encode_string(&mut self.encoded_keys, key);
-        self.encoded_keys.extend((value.value_type() as u32).to_le_bytes());
-        value.encode(&mut self.encoded_keys).ok_or_else(|| {
-            Error::argument(
-                "value",
-                format_args!("an array of mixed types for {}", quoted(key)),
-                "elements of one type",
-            )
-        })
+        self.encoded_keys.extend(encoded);
+        Ok(())
     }
 
-    /// Adds a tensor; its shape has the outermost dimension first. The bytes follow later, in the same order.
+    /// Adds a tensor, or nothing where it is refused; its shape has the outermost dimension first. The bytes follow
+    /// later, in the same order.
     pub fn add_tensor(&mut self, name: &str, dtype: Dtype, shape: &[u64]) -> Result<()> {
         check_name("name", name, MAX_NAME_BYTES)?;
         let bytes = tensor_bytes(dtype, shape)?;
-        if !self.names.insert(name.to_owned()) {
+        if self.names.contains(name) {
             return Err(Error::argument("name", format_args!("{} a second time", quoted(name)), "each name once"));
         }
+        let data_bytes = bytes
+            .checked_next_multiple_of(self.alignment)
+            .and_then(|padded| self.data_bytes.checked_add(padded))
+            .ok_or_else(|| Error::argument("shape", format_args!("{shape:?}"), "less than 2^64 bytes in all"))?;
+        self.names.insert(name.to_owned());
         encode_string(&mut self.encoded_tensors, name);
         self.encoded_tensors.extend((shape.len() as u32).to_le_bytes());
         for length in shape.iter().rev() {
@@ -167,10 +185,7 @@ impl HeaderWriter {
         }
         self.encoded_tensors.extend(dtype.id().to_le_bytes());
         self.encoded_tensors.extend(self.data_bytes.to_le_bytes());
-        self.data_bytes = bytes
-            .checked_next_multiple_of(self.alignment)
-            .and_then(|padded| self.data_bytes.checked_add(padded))
-            .ok_or_else(|| Error::argument("shape", format_args!("{shape:?}"), "less than 2^64 bytes in all"))?;
+        self.data_bytes = data_bytes;
         self.sizes.push(bytes);
         Ok(())
     }
@@ -184,26 +199,27 @@ impl HeaderWriter {
     pub fn create(self, path: &Path) -> Result<DataWriter> {
         let failed = |error: std::io::Error| Error::from_io(&path_text(path), "create", &error);
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(path.file_name().unwrap_or_default());
+        let header = self.encode();
+        let data_start = (header.len() as u64).next_multiple_of(self.alignment);
+        // Positions in files are signed.
+        let end = data_start.checked_add(self.data_bytes).filter(|end| *end <= i64::MAX as u64).ok_or_else(|| {
+            Error::argument(
+                "shape",
+                format_args!("{} bytes in all", self.data_bytes),
+                "less than 2^63 with the headers",
+            )
+        })?;
         let file = tempfile::Builder::new()
-            .prefix(&prefix)
+            // Of a fixed length, so that any name that the file system takes can be written.
+            .prefix(".pml-")
             .suffix(".part")
             // As any new file, less the process's umask; the default would let nobody else read the model.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder)
             .map_err(failed)?;
-        let mut header = Vec::with_capacity(24 + self.encoded_keys.len() + self.encoded_tensors.len());
-        header.extend(MAGIC);
-        header.extend(VERSION.to_le_bytes());
-        header.extend((self.sizes.len() as u64).to_le_bytes());
-        header.extend((self.keys.len() as u64).to_le_bytes());
-        header.extend(&self.encoded_keys);
-        header.extend(&self.encoded_tensors);
-        header.resize(header.len().next_multiple_of(self.alignment as usize), 0);
         let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
         out.write_all(&header).map_err(failed)?;
-        let end = header.len() as u64 + self.data_bytes;
+        out.seek(SeekFrom::Start(data_start)).map_err(failed)?;
         Ok(DataWriter {
             out,
             path: path.to_owned(),
@@ -212,6 +228,18 @@ impl HeaderWriter {
             alignment: self.alignment,
             end,
         })
+    }
+
+    /// The headers, without the padding behind them.
+    fn encode(&self) -> Vec<u8> {
+        let mut header = Vec::with_capacity(24 + self.encoded_keys.len() + self.encoded_tensors.len());
+        header.extend(MAGIC);
+        header.extend(VERSION.to_le_bytes());
+        header.extend((self.sizes.len() as u64).to_le_bytes());
+        header.extend((self.keys.len() as u64).to_le_bytes());
+        header.extend(&self.encoded_keys);
+        header.extend(&self.encoded_tensors);
+        header
     }
 }
 
@@ -314,6 +342,7 @@ fn tensor_bytes(dtype: Dtype, shape: &[u64]) -> Result<u64> {
     elements
         .filter(|elements| {
             shape.len() <= MAX_RANK as usize
+                && shape.iter().all(|length| *length <= i64::MAX as u64)
                 && *elements < i64::MAX as u64
                 && row.is_multiple_of(dtype.block_elements())
         })
