@@ -166,7 +166,7 @@ pub fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     }
     let empty_arrays = array(U8, 0, &[]).repeat(5_000);
     all.push(("empty arrays", Raw::new().key("k", ARRAY, &array(ARRAY, 5_000, &empty_arrays)).bytes()));
-    all.push(("empty strings", Raw::new().key("k", ARRAY, &array(STRING, 9_000, &[0; 72_000])).bytes()));
+    all.push(("empty strings", Raw::new().key("k", ARRAY, &array(STRING, 9_000, &vec![0; 72_000])).bytes()));
     let mut many_keys = Raw::new();
     let mut many_tensors = Raw::new();
     let mut many_layers = Raw::new();
