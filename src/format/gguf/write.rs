@@ -202,13 +202,14 @@ impl HeaderWriter {
         let header = self.encode();
         let data_start = (header.len() as u64).next_multiple_of(self.alignment);
         // Positions in files are signed.
-        let end = data_start.checked_add(self.data_bytes).filter(|end| *end <= i64::MAX as u64).ok_or_else(|| {
-            Error::argument(
-                "shape",
-                format_args!("{} bytes in all", self.data_bytes),
-                "less than 2^63 with the headers",
-            )
-        })?;
+        let end =
+            data_start.checked_add(self.data_bytes).filter(|end| i64::try_from(*end).is_ok()).ok_or_else(|| {
+                Error::argument(
+                    "shape",
+                    format_args!("{} bytes in all", self.data_bytes),
+                    "less than 2^63 with the headers",
+                )
+            })?;
         let file = tempfile::Builder::new()
             // Of a fixed length, so that any name that the file system takes can be written.
             .prefix(".pml-")
@@ -342,7 +343,7 @@ fn tensor_bytes(dtype: Dtype, shape: &[u64]) -> Result<u64> {
     elements
         .filter(|elements| {
             shape.len() <= MAX_RANK as usize
-                && shape.iter().all(|length| *length <= i64::MAX as u64)
+                && shape.iter().all(|length| i64::try_from(*length).is_ok())
                 && *elements < i64::MAX as u64
                 && row.is_multiple_of(dtype.block_elements())
         })
