@@ -124,14 +124,19 @@ fn is_convolution(name: &str) -> bool {
     numbered("conv") || first == "conv_stem" || first == "stem" || first == "features" || numbered("layer")
 }
 
+/// A module of embeddings; its norm is named behind it: `bert.embeddings.LayerNorm`.
+fn is_embedding(component: &str) -> bool {
+    component.contains("embd") || component.contains("embed")
+}
+
 fn stage(name: &str) -> Stage {
     let last = last_component(name);
     if last == "output" || last.ends_with("output_norm") || last.contains("final") {
         Stage::Output
-    } else if last.contains("embd") || last.contains("embed") || last.starts_with("patch") {
-        Stage::Input
     } else if last.bytes().all(|byte| byte.is_ascii_digit()) && !last.is_empty() || is_cell(name) {
         if name.starts_with("mm.") { Stage::Output } else { Stage::Block }
+    } else if last.starts_with("patch") || last == "encoder" || components(name).any(is_embedding) {
+        Stage::Input
     } else {
         Stage::Other
     }
