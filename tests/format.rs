@@ -2,8 +2,6 @@
 
 mod common;
 
-#[path = "format/model.rs"]
-mod model;
 #[path = "format/properties.rs"]
 mod properties;
 #[path = "format/round_trip.rs"]

@@ -2,6 +2,8 @@
 // Each test crate uses a part of it.
 #![allow(dead_code)]
 
+pub mod model;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 

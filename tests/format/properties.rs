@@ -5,8 +5,8 @@ use pml::tensor::Dtype;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
+use crate::common::model::{Model, type_of};
 use crate::common::{folder, open_memory, open_path, read_everything, small_file};
-use crate::model::{Model, type_of};
 
 fn scalar() -> impl Strategy<Value = Datum> {
     prop_oneof![

@@ -6,8 +6,8 @@ use pml::io::Mode;
 use pml::tensor::Dtype;
 use pml::{Loader, Options, Status};
 
+use crate::common::model::{Model, every_value, numbers};
 use crate::common::{check_error, error_of, folder, nested_array, open_path};
-use crate::model::{Model, every_value, numbers};
 
 /// Writes the model and checks what is read, in every way of reading.
 fn round_trip(model: &Model) {

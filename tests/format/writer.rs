@@ -7,8 +7,8 @@ use pml::format::ValueType;
 use pml::format::gguf::write::{Datum, HeaderWriter};
 use pml::tensor::Dtype;
 
+use crate::common::model::{Model, numbers};
 use crate::common::{check_error, entries, error_of, folder, open_path};
-use crate::model::{Model, numbers};
 
 fn small() -> Model {
     Model::default().key("key", numbers(3)).tensor("tensor", Dtype::F32, &[4])
