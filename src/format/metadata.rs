@@ -331,7 +331,7 @@ impl Metadata {
         while left > 0 {
             positions.push(cursor.position());
             let step = left.min(stride);
-            cursor.skip_elements(node.element_type, step, 1)?;
+            cursor.skip_elements(node.element_type, step, 1).map_err(|error| error.within("metadata"))?;
             left -= step;
         }
         // Elements are looked at without a check each, so the whole array is checked once.
