@@ -4,6 +4,8 @@ mod common;
 
 #[path = "attacks/bytes.rs"]
 mod bytes;
+#[path = "attacks/changes.rs"]
+mod changes;
 #[path = "attacks/foreign.rs"]
 mod foreign;
 #[path = "attacks/metadata.rs"]

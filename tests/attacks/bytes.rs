@@ -1,12 +1,11 @@
 //! Damage byte by byte: files cut anywhere, headers with one byte changed.
 
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use pml::Status;
 
-use crate::common::{
-    check_error, folder, open_for_changes, open_memory, open_path, read_everything, small_file, write,
-};
+use crate::common::*;
 
 /// A damaged file is refused cleanly, or it is opened and all of it can be read.
 fn survives(result: pml::Result<pml::Loader>, case: &str) -> bool {
@@ -65,7 +64,7 @@ fn a_changed_byte_in_the_header_never_panics() {
     let mut opened = 0;
     let mut refused = 0;
     for position in 0..raw.header().len() {
-        for value in crate::common::changed_values(bytes[position]) {
+        for value in changed_values(bytes[position]) {
             let case = format!("byte {position} changed to {value:#x}");
             let mut changed = bytes.clone();
             changed[position] = value;
@@ -83,7 +82,34 @@ fn a_changed_byte_in_the_header_never_panics() {
 
 #[test]
 fn bombs_are_refused_or_read() {
-    for (case, bytes) in crate::common::bombs() {
+    for (case, bytes) in bombs() {
         survives(open_memory(bytes), case);
+    }
+}
+
+/// The fuzzer's seeds are the files of these tests, and stay so: run with `PML_TEST_SEEDS=write` to renew them.
+#[test]
+fn seeds_of_the_fuzzer_are_current() {
+    let split = Raw::new().u32_key("split.no", 0).u32_key("split.count", 1).u32_key("split.tensors.count", 0);
+    let wide = Raw { alignment: 64, version: 2, ..Raw::new() }
+        .u32_key("general.alignment", 64)
+        .tensor("blk.0.a", &[], TENSOR_F32, 0)
+        .tensor("enc.blk.1.b", &[32, 1, 1, 2], TENSOR_Q4_0, 64)
+        .tensor("lstm.weight_ih_l0", &[0], TENSOR_F32, 128)
+        .data(128);
+    let nested = Raw::new().key("deep", ARRAY, &nested_array(8));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/gguf");
+    if !folder.is_dir() {
+        println!("skipped: this package comes without its fuzzer");
+        return;
+    }
+    for (name, raw) in [("small", small_file()), ("split", split), ("wide", wide), ("nested", nested)] {
+        let path = folder.join(name);
+        let bytes = raw.bytes();
+        read_everything(&open_memory(bytes.clone()).expect("a valid seed"));
+        if std::env::var_os("PML_TEST_SEEDS").is_some() {
+            std::fs::write(&path, &bytes).expect("a seed");
+        }
+        assert_eq!(std::fs::read(&path).expect("a seed of the repository"), bytes, "{name}");
     }
 }
