@@ -22,7 +22,7 @@ pub fn walk(bytes: &[u8], most: u64) -> (u64, usize) {
 #[inline]
 fn next(bytes: &[u8], at: usize) -> Option<usize> {
     let length = u64::from_le_bytes(*bytes.get(at..)?.first_chunk::<8>()?);
-    (length < (bytes.len() - at - 8) as u64).then_some(at + 8 + length as usize)
+    (length < (bytes.len() - at - 8) as u64).then(|| at + 8 + length as usize)
 }
 
 fn plain_walk(bytes: &[u8], most: u64) -> (u64, usize) {
@@ -118,6 +118,12 @@ mod tests {
             let bytes = encode(&strings);
             let bytes = &bytes[..cut.index(bytes.len() + 1)];
             prop_assert_eq!(walk(bytes, most), plain_walk(bytes, most));
+        }
+
+        #[test]
+        fn lengths_of_any_size_are_walked(lengths in prop::collection::vec(any::<u64>(), 0..4000)) {
+            let bytes: Vec<u8> = lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
+            prop_assert_eq!(walk(&bytes, u64::MAX), plain_walk(&bytes, u64::MAX));
         }
 
         #[test]
