@@ -1,6 +1,6 @@
 //! Opens any bytes as a model, and reads all there is where they open.
 //!
-//! `cargo fuzz run gguf fuzz/corpus/gguf fuzz/seeds/gguf -- -dict=fuzz/gguf.dict`
+//! `mkdir -p fuzz/corpus/gguf; cargo fuzz run gguf fuzz/corpus/gguf fuzz/seeds/gguf -- -dict=fuzz/gguf.dict`
 
 #![no_main]
 

@@ -79,14 +79,14 @@ pub fn order_layers(layers: &[&str], architecture: &str, order: LayerOrder) -> V
 fn recognise(layers: &[&str], architecture: &str) -> LayerOrder {
     const RECURRENT: [&str; 5] = ["rwkv", "arwkv", "mamba", "lstm", "gru"];
     let any = |test: &dyn Fn(&str) -> bool| layers.iter().any(|name| test(name));
-    let has_block = any(&|name| stage(name) == Stage::Block);
-    if any(&|name| is_encoder(name) && stage(name) == Stage::Block) && any(&is_decoder) {
+    let any_block = |test: &dyn Fn(&str) -> bool| any(&|name| stage(name) == Stage::Block && test(name));
+    if any_block(&is_encoder) && any_block(&is_decoder) {
         LayerOrder::EncoderDecoder
     } else if RECURRENT.iter().any(|prefix| architecture.starts_with(prefix)) || any(&is_cell) {
         LayerOrder::Rnn
     } else if any(&is_convolution) {
         LayerOrder::Cnn
-    } else if has_block {
+    } else if any_block(&|_| true) {
         LayerOrder::Transformer
     } else {
         LayerOrder::File

@@ -170,13 +170,15 @@ impl<'a> Cursor<'a> {
     fn refill(&mut self, bytes: usize) -> Result<()> {
         let wanted = self.next_window_bytes.max(bytes).min(self.remaining() as usize);
         self.next_window_bytes = (self.next_window_bytes * 2).min(LAST_WINDOW_BYTES);
-        // A failed read leaves no window behind.
-        self.window.clear();
-        self.window_start = self.position;
         let mut window = std::mem::take(&mut self.window);
         window.resize(wanted, 0);
-        self.source.read_buffered(&mut window, self.position).map_err(|error| error.within("header"))?;
+        if self.source.read_buffered(&mut window, self.position).is_err() {
+            // Perhaps only what lies behind the headers cannot be read; that would be no reason to refuse them.
+            window.truncate(bytes);
+            self.source.read_buffered(&mut window, self.position).map_err(|error| error.within("header"))?;
+        }
         self.window = window;
+        self.window_start = self.position;
         Ok(())
     }
 
