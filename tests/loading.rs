@@ -405,6 +405,32 @@ fn a_mapping_that_fails_falls_back_to_reads() {
 }
 
 #[test]
+fn without_a_thread_an_acquire_fails_and_the_next_one_succeeds() {
+    if !in_child("without_a_thread_an_acquire_fails_and_the_next_one_succeeds", "") {
+        return;
+    }
+    let (_folder, path) = model_file();
+    let loader = Loader::open(&path, options(Mode::Mmap)).unwrap();
+    let layer = loader.find_layer("blk.0").unwrap();
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit has room for the answer.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) }, 0);
+    // Too little address space for a thread's stack, enough for all else.
+    let tight = libc::rlimit { rlim_cur: status("VmSize") + (1 << 20), ..limit };
+    // SAFETY: lowers and raises the soft limit of this process, a child made for this test.
+    let set = |limit: &libc::rlimit| assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, limit) }, 0);
+    set(&tight);
+    let error = loader.acquire_layer(layer).err();
+    set(&limit);
+    let error = error.expect("no thread can be started");
+    assert_eq!(error.status(), Status::OutOfMemory);
+    assert!(error.to_string().contains("worker thread"), "{error}");
+    assert_eq!(loader.layer_info(layer).unwrap().state, LayerState::Absent);
+    let lease = loader.acquire_layer(layer).unwrap();
+    assert!(lease.tensors().all(|(tensor, bytes)| bytes == models::pattern(tensor, bytes.len())));
+}
+
+#[test]
 fn direct_reads_fall_back_where_the_file_system_has_none() {
     // procfs and sysfs serve no O_DIRECT, but have no models; a file in memory may or may not, so both outcomes count.
     let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
