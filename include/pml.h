@@ -682,11 +682,12 @@ typedef struct pml_options_t {
      */
     struct pml_budget_t *budget;
     /**
-     * A PML_IO_ value; PML_IO_AUTO.
+     * A PML_IO_ value; PML_IO_AUTO. A model in memory is viewed in place, or with PML_IO_READ copied; it has no
+     * PML_IO_DIRECT.
      */
     uint32_t io;
     /**
-     * At most how many reads are under way at once for this loader; 0 for as many as suit the machine.
+     * At most how many reads are under way at once for this loader, up to 64; 0 for as many as suit the machine.
      */
     uint32_t workers;
     /**
@@ -761,8 +762,8 @@ typedef struct pml_options_t {
     void *user_data;
     /**
      * Called once with `user_data`, on any thread, after the last callback and after the loader and its last tensor are
-     * freed (maybe a moment after that call returned); when opening fails, before it returns. May be NULL. Must not call
-     * the library.
+     * freed (maybe a moment after that call returned); when opening fails, before it returns. Not called only where
+     * `struct_size` itself is refused. May be NULL. Must not call the library.
      */
     void (*destroy)(void *user_data);
     /**
@@ -1245,7 +1246,8 @@ PML_API
 bool pml_tensor_is_loaded(const struct pml_tensor_t *tensor);
 
 /**
- * Starts bringing a tensor into memory, and does not wait. What goes wrong then is told to whoever acquires it.
+ * Starts bringing a tensor into memory, and waits for no read. A read that fails is told to those who wait for it by
+ * then; a later acquire tries again.
  *
  * Errors: PML_STATUS_CLOSED; PML_STATUS_OUT_OF_MEMORY.
  */
@@ -1289,7 +1291,8 @@ pml_status_t pml_tensor_view(const struct pml_tensor_t *tensor,
 /**
  * Copies `size` bytes of a tensor, from its byte `offset` on, into the caller's memory. Keeps nothing in memory.
  *
- * Errors: PML_STATUS_INVALID_ARGUMENT for bytes past the tensor's end; PML_STATUS_IO; PML_STATUS_TRUNCATED.
+ * Errors: PML_STATUS_INVALID_ARGUMENT for bytes past the tensor's end; PML_STATUS_IO and PML_STATUS_TRUNCATED, after
+ * which some bytes may have been written.
  */
 PML_API
 pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
@@ -1418,10 +1421,11 @@ pml_status_t pml_loader_set_layer_order(struct pml_loader_t *loader,
                                         size_t n);
 
 /**
- * Starts bringing `n` layers into memory, in this order, and waits for none. What goes wrong then is told to whoever
- * acquires them.
+ * Starts bringing `n` layers into memory, in this order, and waits for no read. A read that fails is told to those who
+ * wait for it by then; a later acquire tries again.
  *
- * Errors: PML_STATUS_OUT_OF_RANGE, before any is begun; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+ * Errors: PML_STATUS_OUT_OF_RANGE, before any is begun; PML_STATUS_OUT_OF_MEMORY where a layer's memory or the first
+ * worker cannot be had; PML_STATUS_INVALID_ARGUMENT.
  */
 PML_API
 pml_status_t pml_loader_prefetch(struct pml_loader_t *loader,
@@ -1675,7 +1679,8 @@ pml_status_t pml_loader_metadata_array_copy(const struct pml_loader_t *loader,
  * Writes where `count` strings of the array at `index` are, from element `first` on, and how long, into `strings` and
  * `lengths`, which have room for as many. The strings are as pml_loader_metadata_string gives them.
  *
- * Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT.
+ * Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT; PML_STATUS_TRUNCATED and
+ * PML_STATUS_MALFORMED where the file was changed, after which some results may have been written.
  */
 PML_API
 pml_status_t pml_loader_metadata_array_strings(const struct pml_loader_t *loader,

@@ -332,6 +332,7 @@ impl Error {
             Error::Malformed { file, what, found, expected } => {
                 Error::Malformed { file, what: format!("{part}: {what}"), found, expected }
             }
+            Error::OutOfMemory { what, reason } => Error::OutOfMemory { what: format!("{part}: {what}"), reason },
             other => other,
         }
     }

@@ -1,9 +1,7 @@
 //! Loaders and their layers.
 
-use std::ffi::{OsStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::ops::ControlFlow;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::ptr::NonNull;
 
 use super::metadata::NestedArrays;
@@ -15,7 +13,7 @@ use super::{
     pml_event_callback_t, pml_event_t, pml_options_t, pml_status_t, pml_tensor_t, text,
 };
 use crate::error::{Error, Result};
-use crate::io::Memory;
+use crate::io::{Memory, os};
 use crate::loader::{Finding, LayerState, Loader, VERIFY_STRUCTURE, VERIFY_VALUES};
 
 /// Nothing of the layer is in memory: a layer's state.
@@ -205,13 +203,13 @@ pub unsafe extern "C" fn pml_loader_open(
         let options = unsafe { options::read(options) };
         // SAFETY: the caller's promise.
         let out = unsafe { output(out, "out") }?;
-        *out = std::ptr::null_mut();
+        out.set(std::ptr::null_mut());
         if path.is_null() {
             return Err(null("path"));
         }
         // SAFETY: the caller's promise. A path need not be UTF-8.
-        let path = unsafe { std::ffi::CStr::from_ptr(path) };
-        *out = into_handle(Loader::open(Path::new(OsStr::from_bytes(path.to_bytes())), options?)?);
+        let path = unsafe { CStr::from_ptr(path) };
+        out.set(into_handle(Loader::open(os::path_from_c(path), options?)?));
         Ok(())
     })
 }
@@ -242,14 +240,14 @@ pub unsafe extern "C" fn pml_loader_open_memory(
         let options = unsafe { options::read(options) };
         // SAFETY: the caller's promise.
         let out = unsafe { output(out, "out") }?;
-        *out = std::ptr::null_mut();
+        out.set(std::ptr::null_mut());
         let start = NonNull::new(data.cast_mut().cast::<u8>()).ok_or_else(|| null("data"))?;
         if isize::try_from(size).is_err() {
             return Err(Error::argument("size", size, "what an address space can hold"));
         }
         // SAFETY: the caller keeps these bytes until `owner` is dropped.
         let memory = unsafe { Memory::foreign(start, size, owner) };
-        *out = into_handle(Loader::open_memory(memory, options?)?);
+        out.set(into_handle(Loader::open_memory(memory, options?)?));
         Ok(())
     })
 }
@@ -433,7 +431,7 @@ pub unsafe extern "C" fn pml_loader_layer_tensor(
             index: i as u64,
             count: tensors.len() as u64,
         });
-        *out = *found? as usize;
+        out.set(*found? as usize);
         Ok(())
     })
 }
@@ -453,7 +451,7 @@ pub unsafe extern "C" fn pml_loader_find_layer(
     guard(|| {
         // SAFETY: the caller's promise, for all three.
         let (loader, name, out) = unsafe { (handle(loader, "loader")?, text(name, "name")?, output(layer, "layer")?) };
-        *out = loader.loader.find_layer(name)?;
+        out.set(loader.loader.find_layer(name)?);
         Ok(())
     })
 }
@@ -477,10 +475,11 @@ pub unsafe extern "C" fn pml_loader_set_layer_order(
     })
 }
 
-/// Starts bringing `n` layers into memory, in this order, and waits for none. What goes wrong then is told to whoever
-/// acquires them.
+/// Starts bringing `n` layers into memory, in this order, and waits for no read. A read that fails is told to those who
+/// wait for it by then; a later acquire tries again.
 ///
-/// Errors: PML_STATUS_OUT_OF_RANGE, before any is begun; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+/// Errors: PML_STATUS_OUT_OF_RANGE, before any is begun; PML_STATUS_OUT_OF_MEMORY where a layer's memory or the first
+/// worker cannot be had; PML_STATUS_INVALID_ARGUMENT.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -619,10 +618,10 @@ pub unsafe extern "C" fn pml_loader_tensor(
     guard(|| {
         // SAFETY: the caller's promise.
         let out = unsafe { output(out, "out") }?;
-        *out = std::ptr::null_mut();
+        out.set(std::ptr::null_mut());
         // SAFETY: the caller's promise, for both.
         let (loader, name) = unsafe { (handle(loader, "loader")?, text(name, "name")?) };
-        *out = pml_tensor_t::into_handle(loader.loader.tensor(name)?);
+        out.set(pml_tensor_t::into_handle(loader.loader.tensor(name)?));
         Ok(())
     })
 }
@@ -643,10 +642,10 @@ pub unsafe extern "C" fn pml_loader_tensor_at(
     guard(|| {
         // SAFETY: the caller's promise.
         let out = unsafe { output(out, "out") }?;
-        *out = std::ptr::null_mut();
+        out.set(std::ptr::null_mut());
         // SAFETY: the caller's promise.
         let loader = unsafe { handle(loader, "loader") }?;
-        *out = pml_tensor_t::into_handle(loader.loader.tensor_at(index)?);
+        out.set(pml_tensor_t::into_handle(loader.loader.tensor_at(index)?));
         Ok(())
     })
 }

@@ -93,13 +93,11 @@ impl NestedArrays {
     fn index_of(&self, node: Node) -> usize {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Known { nodes, indices } = &mut *known;
-        // An empty array may start where the next one does, so its count tells them apart.
-        if let Some(index) = indices.get(&node.position).filter(|index| nodes[**index] == node) {
-            return *index;
-        }
-        nodes.push(node);
-        indices.insert(node.position, nodes.len() - 1);
-        nodes.len() - 1
+        // Every array starts behind a header of its own, so that no two start at the same place.
+        *indices.entry(node.position).or_insert_with(|| {
+            nodes.push(node);
+            nodes.len() - 1
+        })
     }
 }
 
@@ -198,7 +196,7 @@ unsafe fn get_into<T>(
     guard(|| {
         // SAFETY: the caller's promise, for both.
         let (loader, out) = unsafe { (handle(loader, "loader")?, output(out, "out")?) };
-        *out = loader.get(index, element, expected, convert)?;
+        out.set(loader.get(index, element, expected, convert)?);
         Ok(())
     })
 }
@@ -219,9 +217,22 @@ unsafe fn get_string_into(
         let (loader, out, length) =
             unsafe { (handle(loader, "loader")?, output(out, "out")?, output(length, "length")?) };
         let bytes = loader.get(index, element, STRING, |value| value.as_bytes())?;
-        *out = bytes.as_ptr().cast();
-        *length = bytes.len();
+        out.set(bytes.as_ptr().cast());
+        length.set(bytes.len());
         Ok(())
+    })
+}
+
+/// Refuses elements past the end of an array.
+fn check_range(loader: &pml_loader_t, array: &Array<'_>, first: u64, count: u64) -> Result<()> {
+    if first.checked_add(count).is_some_and(|end| end <= array.len()) {
+        return Ok(());
+    }
+    Err(Error::OutOfRange {
+        file: loader.file().to_owned(),
+        what: "element of a metadata array",
+        index: first.saturating_add(count).saturating_sub(1),
+        count: array.len(),
     })
 }
 
@@ -521,14 +532,7 @@ pub unsafe extern "C" fn pml_loader_metadata_array_copy(
         let bytes = bytes.filter(|bytes| *bytes <= dst_size).ok_or_else(|| {
             Error::argument("dst_size", dst_size, format_args!("room for {count} elements of {size} bytes"))
         })?;
-        if first.checked_add(count).is_none_or(|end| end > array.len()) {
-            return Err(Error::OutOfRange {
-                file: loader.file().to_owned(),
-                what: "element of a metadata array",
-                index: first.saturating_add(count).saturating_sub(1),
-                count: array.len(),
-            });
-        }
+        check_range(loader, &array, first, count)?;
         if bytes == 0 {
             return Ok(());
         }
@@ -543,7 +547,8 @@ pub unsafe extern "C" fn pml_loader_metadata_array_copy(
 /// Writes where `count` strings of the array at `index` are, from element `first` on, and how long, into `strings` and
 /// `lengths`, which have room for as many. The strings are as pml_loader_metadata_string gives them.
 ///
-/// Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT.
+/// Errors: PML_STATUS_WRONG_TYPE; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT; PML_STATUS_TRUNCATED and
+/// PML_STATUS_MALFORMED where the file was changed, after which some results may have been written.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -570,9 +575,9 @@ pub unsafe extern "C" fn pml_loader_metadata_array_strings(
         if values.element_type() != ValueType::String {
             return Err(loader.wrong_type(index, &loader.value(index)?, "an array of strings"));
         }
-        for offset in 0..room {
-            let bytes =
-                loader.get(index, Some(first.saturating_add(offset as u64)), STRING, |value| value.as_bytes())?;
+        check_range(loader, &values, first, count)?;
+        for (offset, value) in values.iter_from(first).take(room).enumerate() {
+            let bytes = value?.as_bytes().unwrap_or_default();
             // SAFETY: the caller has room for `count` of each, and `offset` is below that.
             unsafe {
                 strings.add(offset).write(bytes.as_ptr().cast());

@@ -17,6 +17,7 @@ mod tensor;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 
 pub use basics::*;
 pub use device::*;
@@ -79,13 +80,22 @@ unsafe fn handle<'a, T>(pointer: *const T, argument: &'static str) -> Result<&'a
     unsafe { pointer.as_ref() }.ok_or_else(|| null(argument))
 }
 
+/// Where a result goes: the caller's memory, which may hold anything before.
+struct Output<T>(NonNull<T>);
+
+impl<T> Output<T> {
+    fn set(&self, value: T) {
+        // SAFETY: `output` was promised memory that can be written, and whoever called this library waits for it.
+        unsafe { self.0.write(value) };
+    }
+}
+
 /// Where a result goes.
 ///
 /// # Safety
-/// `pointer` is NULL or can be written.
-unsafe fn output<'a, T>(pointer: *mut T, argument: &'static str) -> Result<&'a mut T> {
-    // SAFETY: the caller's promise.
-    unsafe { pointer.as_mut() }.ok_or_else(|| null(argument))
+/// `pointer` is NULL or can be written while the calling function runs.
+unsafe fn output<T>(pointer: *mut T, argument: &'static str) -> Result<Output<T>> {
+    NonNull::new(pointer).map(Output).ok_or_else(|| null(argument))
 }
 
 /// A C string.

@@ -101,9 +101,10 @@ pub struct pml_options_t {
     pub memory_budget: u64,
     /// A limit shared with other loaders, NULL for none. Others are not served by this version.
     pub budget: *mut pml_budget_t,
-    /// A PML_IO_ value; PML_IO_AUTO.
+    /// A PML_IO_ value; PML_IO_AUTO. A model in memory is viewed in place, or with PML_IO_READ copied; it has no
+    /// PML_IO_DIRECT.
     pub io: u32,
-    /// At most how many reads are under way at once for this loader; 0 for as many as suit the machine.
+    /// At most how many reads are under way at once for this loader, up to 64; 0 for as many as suit the machine.
     pub workers: u32,
     /// What the address of each tensor must be a multiple of, in bytes; 0 for what the file's own alignment gives, up to
     /// a page. Others are not served by this version.
@@ -143,8 +144,8 @@ pub struct pml_options_t {
     /// Given to the callbacks and to `destroy`.
     pub user_data: *mut c_void,
     /// Called once with `user_data`, on any thread, after the last callback and after the loader and its last tensor are
-    /// freed (maybe a moment after that call returned); when opening fails, before it returns. May be NULL. Must not call
-    /// the library.
+    /// freed (maybe a moment after that call returned); when opening fails, before it returns. Not called only where
+    /// `struct_size` itself is refused. May be NULL. Must not call the library.
     pub destroy: Option<unsafe extern "C" fn(user_data: *mut c_void)>,
     /// Where converted models are kept. NULL; others are not served by this version.
     pub cache_path: *const c_char,
@@ -200,7 +201,7 @@ pub unsafe extern "C" fn pml_options_init(options: *mut pml_options_t, struct_si
     unsafe { structs::init(options, struct_size) };
 }
 
-/// Turns a caller's options into the library's. From here on `destroy` is sure to be called.
+/// Turns a caller's options into the library's. Once the struct's size is found good, `destroy` is sure to be called.
 ///
 /// # Safety
 /// `given` is NULL or points to options whose `struct_size` is their size.

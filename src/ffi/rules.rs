@@ -31,7 +31,7 @@ pub unsafe extern "C" fn pml_rules_new(out: *mut *mut pml_rules_t) -> pml_status
     guard(|| {
         // SAFETY: the caller's promise.
         let out = unsafe { output(out, "out") }?;
-        *out = Box::into_raw(Box::new(pml_rules_t { rules: Mutex::new(Rules::new()) }));
+        out.set(Box::into_raw(Box::new(pml_rules_t { rules: Mutex::new(Rules::new()) })));
         Ok(())
     })
 }

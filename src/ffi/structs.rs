@@ -45,7 +45,8 @@ pub unsafe fn read<T: Growable>(given: *const T, argument: &'static str) -> Resu
     // SAFETY: the struct begins with its size.
     let struct_size = unsafe { given.cast::<usize>().read_unaligned() };
     check_size(struct_size, argument)?;
-    let known = struct_size.min(size_of::<T>());
+    // Fields are eight bytes or come in pairs of four, so that no pointer is taken by half.
+    let known = struct_size.min(size_of::<T>()) / SIZE_BYTES * SIZE_BYTES;
     // SAFETY: the caller has `struct_size` bytes, so `known` of them; any bytes are a valid T.
     unsafe { ptr::copy_nonoverlapping(given.cast::<u8>(), (&raw mut value).cast(), known) };
     // SAFETY: as above.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::structs::{self, Growable};
 use super::{PML_DEVICE_HOST, guard, guard_value, handle, null, pml_status_t};
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::loader::{Tensor, TensorView};
 
 /// A tensor of an opened model: lazy, and independent of the loader's handle. Functions may be called from any thread at
@@ -148,11 +148,7 @@ impl pml_tensor_t {
     }
 
     fn state_error(&self, found: &str, expected: &str) -> Error {
-        Error::InvalidState {
-            subject: format!("tensor {}", quoted(self.tensor.info().name)),
-            found: found.to_owned(),
-            expected: expected.to_owned(),
-        }
+        Error::InvalidState { subject: self.tensor.text(), found: found.to_owned(), expected: expected.to_owned() }
     }
 }
 
@@ -263,7 +259,8 @@ pub unsafe extern "C" fn pml_tensor_is_loaded(tensor: *const pml_tensor_t) -> bo
     guard_value(false, || Ok(unsafe { handle(tensor, "tensor") }?.tensor.is_loaded()))
 }
 
-/// Starts bringing a tensor into memory, and does not wait. What goes wrong then is told to whoever acquires it.
+/// Starts bringing a tensor into memory, and waits for no read. A read that fails is told to those who wait for it by
+/// then; a later acquire tries again.
 ///
 /// Errors: PML_STATUS_CLOSED; PML_STATUS_OUT_OF_MEMORY.
 ///
@@ -343,7 +340,8 @@ pub unsafe extern "C" fn pml_tensor_view(tensor: *const pml_tensor_t, out: *mut 
 
 /// Copies `size` bytes of a tensor, from its byte `offset` on, into the caller's memory. Keeps nothing in memory.
 ///
-/// Errors: PML_STATUS_INVALID_ARGUMENT for bytes past the tensor's end; PML_STATUS_IO; PML_STATUS_TRUNCATED.
+/// Errors: PML_STATUS_INVALID_ARGUMENT for bytes past the tensor's end; PML_STATUS_IO and PML_STATUS_TRUNCATED, after
+/// which some bytes may have been written.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -362,8 +360,7 @@ pub unsafe extern "C" fn pml_tensor_read(
         }
         if size as u64 > tensor.info().bytes {
             // Refused with words by a read of nothing, before a slice of that size is made.
-            let expected =
-                format!("at most the {} bytes of tensor {}", tensor.info().bytes, quoted(tensor.info().name));
+            let expected = format!("at most the {} bytes of {}", tensor.info().bytes, tensor.text());
             return Err(Error::argument("size", size, expected));
         }
         let into = match size {

@@ -3,15 +3,15 @@
 mod catalogue;
 mod foreign;
 pub mod gguf;
-mod metadata;
 mod shards;
+mod values;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use catalogue::{Catalogue, TensorInfo, TensorTable};
-pub use metadata::{Array, Metadata, Node, Value, ValueType};
 pub use shards::shard_path;
+pub use values::{Array, Metadata, Node, Value, ValueType};
 
 use crate::error::Result;
 use crate::io::{Mode, Source};
@@ -29,6 +29,40 @@ impl Format {
         match self {
             Format::Gguf => "gguf",
         }
+    }
+}
+
+/// The headers of one file.
+struct Header {
+    format: Format,
+    /// The format's version.
+    version: u32,
+    /// The model's word for what it is, or empty.
+    architecture: String,
+    metadata: Metadata,
+    /// Tensors, with offsets from the start of the file, all in shard 0.
+    tensors: TensorTable,
+}
+
+/// A format that is read: how its files start, and who reads their headers.
+struct Known {
+    starts: fn(&[u8]) -> bool,
+    read: fn(&Arc<Source>) -> Result<Header>,
+}
+
+/// Every format that is read.
+const KNOWN: [Known; 1] = [Known { starts: gguf::starts, read: gguf::read }];
+
+/// Enough of a file to say what it is.
+const START_BYTES: u64 = 64;
+
+/// Reads the headers of one file, whose content says which format it has.
+fn read_header(source: &Arc<Source>) -> Result<Header> {
+    let mut start = vec![0; source.size().min(START_BYTES) as usize];
+    source.read_buffered(&mut start, 0).map_err(|error| error.within("header"))?;
+    match KNOWN.iter().find(|known| (known.starts)(&start)) {
+        Some(known) => (known.read)(source),
+        None => Err(foreign::explain(source.name(), &start, source.size())),
     }
 }
 

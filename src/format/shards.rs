@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::catalogue::Refused;
-use super::gguf::{self, Header};
-use super::{Catalogue, Format, Model, TensorInfo, TensorTable};
+use super::{Catalogue, Header, Model, TensorInfo, TensorTable, read_header};
 use crate::error::{Error, Result, path_text, quoted};
 use crate::io::{Mode, Source};
 
@@ -52,7 +51,7 @@ pub fn open(path: &Path, mode: Mode) -> Result<Model> {
 
 /// Opens a model from one source, which has to be whole.
 pub fn open_single(source: Arc<Source>) -> Result<Model> {
-    let header = gguf::read(&source)?;
+    let header = read_header(&source)?;
     let shard = Shard { source, header };
     if let Some(split) = shard.split()? {
         return Err(Error::Unsupported {
@@ -78,7 +77,7 @@ fn shard_suffix(number: u64, count: u64) -> String {
 impl Shard {
     fn open(path: &Path, mode: Mode) -> Result<Shard> {
         let source = Arc::new(Source::open(path, mode)?);
-        let header = gguf::read(&source)?;
+        let header = read_header(&source)?;
         Ok(Shard { source, header })
     }
 
@@ -160,7 +159,7 @@ fn open_sibling(prefix: &Path, number: u64, expected: Split, mode: Mode) -> Resu
 /// Joins the shards into one model, in their order.
 fn model(mut shards: Vec<Shard>) -> Result<Model> {
     let sources = shards.iter().map(|shard| shard.source.clone()).collect();
-    let names = shards.iter().map(|shard| shard.source.name().to_owned()).collect();
+    let names: Vec<String> = shards.iter().map(|shard| shard.source.name().to_owned()).collect();
     let rest = shards.split_off(1);
     let Some(Shard { header, .. }) = shards.pop() else {
         return Err(Error::malformed("model", "shards", "none", "one at least"));
@@ -170,8 +169,13 @@ fn model(mut shards: Vec<Shard>) -> Result<Model> {
         add_shard(&mut tensors, shard, number)?;
     }
     tensors.shrink();
+    let total = tensors.iter().try_fold(0_u64, |total, tensor| total.checked_add(tensor.bytes));
+    if total.is_none_or(|total| isize::try_from(total).is_err()) {
+        let (found, expected) = ("more than 2^63 bytes of tensors", "what an address space can hold");
+        return Err(Error::malformed(&names[0], "model", found, expected));
+    }
     let catalogue = Catalogue {
-        format: Format::Gguf,
+        format: header.format,
         version: header.version,
         architecture: header.architecture,
         tensors,

@@ -34,7 +34,7 @@ impl Direct {
             let (asked, straight) = self.next_piece(rest, at);
             let piece = &mut rest[..asked];
             let count = if straight {
-                os::read_at(&self.file, piece, at)?
+                self.read_blocks(piece, at)?
             } else {
                 self.read_through(self.bounce(&mut bounce, asked)?, piece, at)?
             };
@@ -65,10 +65,23 @@ impl Direct {
     fn read_through(&self, bounce: &mut MmapMut, piece: &mut [u8], at: u64) -> io::Result<usize> {
         let into_block = (at % self.alignment as u64) as usize;
         let blocks = (into_block + piece.len()).next_multiple_of(self.alignment);
-        let count = os::read_at(&self.file, &mut bounce[..blocks], at - into_block as u64)?;
+        let count = self.read_blocks(&mut bounce[..blocks], at - into_block as u64)?;
         let count = count.saturating_sub(into_block).min(piece.len());
         piece[..count].copy_from_slice(&bounce[into_block..into_block + count]);
         Ok(count)
+    }
+
+    /// Reads whole blocks until `into` is full or the file ends; from inside a block no direct read could go on.
+    fn read_blocks(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < into.len() {
+            let count = os::read_once(&self.file, &mut into[done..], offset + done as u64)?;
+            done += count;
+            if count == 0 || !done.is_multiple_of(self.alignment) {
+                break;
+            }
+        }
+        Ok(done)
     }
 
     /// The bounce buffer of one call, made when it is first needed.

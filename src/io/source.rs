@@ -47,7 +47,7 @@ pub struct Source {
 
 enum Backing {
     File(OpenFile),
-    Memory(Memory),
+    Memory { memory: Memory, viewed: bool },
     Custom(Box<dyn Reader>),
 }
 
@@ -84,7 +84,8 @@ impl Source {
         let network = os::is_network(&file);
         let counters = Counters::default();
         let wants_mapping = size > 0 && (mode == Mode::Mmap || mode == Mode::Auto && !network);
-        let mapping = if wants_mapping { os::map(&file).ok() } else { None };
+        let length = usize::try_from(size).ok().filter(|_| wants_mapping);
+        let mapping = length.and_then(|length| os::map(&file, length).ok());
         if wants_mapping && mapping.is_none() {
             counters.fallbacks.fetch_add(1, Ordering::Relaxed);
         }
@@ -93,13 +94,25 @@ impl Source {
         Ok(Source { name, size, backing: Backing::File(open), counters })
     }
 
-    /// A model that is in memory already.
-    pub fn memory(name: &str, memory: Memory) -> Source {
+    /// A model that is in memory already; viewed in place, or with `Mode::Read` copied into memory of the library's own.
+    pub fn memory(name: &str, memory: Memory, mode: Mode) -> Result<Source> {
+        let viewed = match mode {
+            Mode::Auto | Mode::Mmap => true,
+            Mode::Read => false,
+            Mode::Direct => {
+                return Err(Error::Unsupported {
+                    subject: "option io".to_owned(),
+                    found: "direct reads of memory".to_owned(),
+                    expected: "views or copies of it".to_owned(),
+                });
+            }
+        };
         let size = memory.bytes().len() as u64;
-        Source { name: name.to_owned(), size, backing: Backing::Memory(memory), counters: Counters::default() }
+        let backing = Backing::Memory { memory, viewed };
+        Ok(Source { name: name.to_owned(), size, backing, counters: Counters::default() })
     }
 
-    /// A reader of the caller's own.
+    /// A reader of the caller's own, whose bytes are copied.
     pub fn custom(name: &str, reader: Box<dyn Reader>) -> Source {
         let size = reader.size();
         Source { name: name.to_owned(), size, backing: Backing::Custom(reader), counters: Counters::default() }
@@ -124,22 +137,24 @@ impl Source {
     pub fn is_viewable(&self) -> bool {
         match &self.backing {
             Backing::File(open) => open.mapping.is_some(),
-            Backing::Memory(_) => true,
+            Backing::Memory { viewed, .. } => *viewed,
             Backing::Custom(_) => false,
         }
     }
 
-    /// Where the byte at `offset` can be viewed in place. The pages there are in memory only after
-    /// [`populate`](Source::populate).
-    pub fn view(&self, offset: u64) -> Option<NonNull<u8>> {
+    /// Where a range can be viewed in place. Its pages are in memory only after [`populate`](Source::populate).
+    pub fn view(&self, range: Range<u64>) -> Option<NonNull<u8>> {
         let bytes = match &self.backing {
+            // Whatever has become of the file, the mapping has the size that the file had when it was opened.
             Backing::File(open) => NonNull::from(open.mapping.as_deref()?),
-            Backing::Memory(memory) => NonNull::from(memory.bytes()),
-            Backing::Custom(_) => return None,
+            Backing::Memory { memory, viewed: true } => NonNull::from(memory.bytes()),
+            Backing::Memory { .. } | Backing::Custom(_) => return None,
         };
-        let offset = usize::try_from(offset).ok().filter(|offset| *offset <= bytes.len())?;
-        // SAFETY: the offset is inside the block or one past its end.
-        Some(unsafe { bytes.cast::<u8>().add(offset) })
+        if range.start > range.end || range.end > bytes.len() as u64 {
+            return None;
+        }
+        // SAFETY: the range is inside the block, or empty at its end.
+        Some(unsafe { bytes.cast::<u8>().add(range.start as usize) })
     }
 
     /// Reads exactly `into.len()` bytes from `offset` on, with the reader that suits.
@@ -147,7 +162,7 @@ impl Source {
         let started = Instant::now();
         let (counter, result) = match &self.backing {
             Backing::File(open) => self.read_file(open, into, offset),
-            Backing::Memory(memory) => (&self.counters.buffered, Ok(copy_prefix(memory.bytes(), into, offset))),
+            Backing::Memory { memory, .. } => (&self.counters.buffered, Ok(copy_prefix(memory.bytes(), into, offset))),
             Backing::Custom(reader) => (&self.counters.buffered, reader.read_at(into, offset)),
         };
         self.finish_read(into.len() as u64, offset, counter, started, result)
@@ -167,15 +182,6 @@ impl Source {
         into: &mut [u8],
         offset: u64,
     ) -> (&'a AtomicU64, std::io::Result<usize>) {
-        let end = offset.saturating_add(into.len() as u64);
-        if open.mode == Mode::Mmap
-            && let Some(mapping) = &open.mapping
-            && end <= self.size
-            && os::populate(mapping, offset as usize..end as usize).is_ok()
-            && open.reaches(end)
-        {
-            return (&self.counters.mapped, Ok(copy_prefix(mapping, into, offset)));
-        }
         if self.goes_direct(open, into.len(), offset)
             && let Some(direct) = self.direct(open)
         {
@@ -242,7 +248,7 @@ impl Source {
     fn truncated(&self, expected: u64) -> Error {
         let found = match &self.backing {
             Backing::File(open) => open.file.metadata().map_or(0, |metadata| metadata.len()),
-            Backing::Memory(_) => self.size,
+            Backing::Memory { .. } => self.size,
             Backing::Custom(reader) => reader.size(),
         };
         Error::Truncated { file: self.name.clone(), what: "the part being read".to_owned(), found, expected }

@@ -89,6 +89,11 @@ impl Core {
         self.sources.first().map_or("model", |source| source.name())
     }
 
+    /// Whether tensors may have been left out.
+    pub fn leaves_out_any(&self) -> bool {
+        self.rules.skips_any()
+    }
+
     /// The rule by which a tensor is left out.
     pub fn skip_of(&self, tensor: &str) -> Option<&str> {
         self.rules.skip_of(tensor)
@@ -161,7 +166,12 @@ impl Core {
 
     /// Holds a layer once less; false if it was not held so.
     pub fn release(&self, layer: usize, holder: Holder) -> bool {
-        self.residency.release(layer, holder)
+        let released = self.residency.release(layer, holder);
+        if self.closed.load(Ordering::Acquire) {
+            // Nobody will come back for it.
+            self.unload_if_idle(layer);
+        }
+        released
     }
 
     /// Holds a layer once less on behalf of the loader.
@@ -217,6 +227,7 @@ impl Core {
         while self.residency.snapshot(layer).state == LayerState::Draining
             || (priority == Priority::Urgent && has_failed(&ledger))
         {
+            self.queue.promote(layer as u32);
             ledger = self.residency.wait(ledger);
         }
         if ledger.is_closed() {
@@ -241,9 +252,11 @@ impl Core {
         let customer: Arc<dyn Customer> = self.clone();
         if let Err(refused) = self.queue.push(&customer, chunks, priority) {
             let (chunks, error) = *refused;
+            let error = error.within(&self.layer_text(layer));
             for chunk in chunks {
                 self.delivered(chunk, Err(error.clone()));
             }
+            return Err(error);
         }
         Ok(deliveries)
     }
@@ -267,16 +280,17 @@ impl Core {
         }
         let Some(space) = ledger.space(layer) else { return Ok(Vec::new()) };
         let chunks = space.chunks(files, layer as u32, missing, self.queue.limit());
-        let mut counts = vec![0; files.members.len()];
+        let mut counts = vec![0; missing.len()];
         for member in chunks.iter().flat_map(|chunk| &chunk.members) {
-            counts[*member as usize] += 1;
+            // Every chunk is of missing members, which are in ascending order.
+            counts[missing.partition_point(|missing| missing < &(*member as usize))] += 1;
         }
         self.residency.set_state(ledger, layer, LayerState::Loading);
-        for &member in missing {
+        for (&member, &count) in missing.iter().zip(&counts) {
             let tensor = files.members[member] as usize;
             // A tensor without bytes comes in no chunk: it is one that has ended already.
-            let delivery = ledger.expect(layer, tensor, counts[member].max(1));
-            if counts[member] == 0 {
+            let delivery = ledger.expect(layer, tensor, count.max(1));
+            if count == 0 {
                 self.end_chunk(ledger, layer, files, member, &Ok(()));
             } else {
                 deliveries.push(delivery);
@@ -338,6 +352,20 @@ impl Core {
             }
             ledger = self.residency.wait(ledger);
         }
+        self.give_back(ledger, layer);
+        Ok(())
+    }
+
+    /// Unloads a layer if nobody holds it and nothing of it is under way; waits for nobody.
+    fn unload_if_idle(&self, layer: usize) {
+        let mut ledger = self.residency.lock();
+        if self.residency.drain(&mut ledger, layer).is_ok() {
+            self.give_back(ledger, layer);
+        }
+    }
+
+    /// Gives back the space of a draining layer.
+    fn give_back(&self, mut ledger: Locked<'_>, layer: usize) {
         for tensor in self.layers.members(layer) {
             self.residency.set_data(&mut ledger, *tensor as usize, std::ptr::null_mut());
         }
@@ -349,10 +377,9 @@ impl Core {
         self.residency.set_state(&mut ledger, layer, LayerState::Absent);
         drop(ledger);
         self.residency.notify();
-        Ok(())
     }
 
-    /// Ends all loading and gives back what nobody holds. What a tensor's handle holds stays.
+    /// Ends all loading and gives back what nobody holds; the rest goes when it is released, or has come to its end.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.residency.lock().close();
@@ -361,11 +388,7 @@ impl Core {
         }
         for layer in 0..self.layers.len() {
             self.residency.release_all_of_loader(layer);
-            let now = self.residency.snapshot(layer);
-            if matches!(now.state, LayerState::Partial | LayerState::Resident) && now.holders() == 0 {
-                // Somebody may hold it by now; then it goes with the last handle.
-                let _ = self.unload_layer(layer);
-            }
+            self.unload_if_idle(layer);
         }
     }
 
@@ -400,8 +423,13 @@ impl Customer for Core {
             self.end_chunk(&mut ledger, layer, files, member, &result);
         }
         let space = self.settle(&mut ledger, layer);
+        let closed = ledger.is_closed();
         drop(ledger);
         drop(space);
         self.residency.notify();
+        if closed {
+            // Nobody will come for it.
+            self.unload_if_idle(layer);
+        }
     }
 }

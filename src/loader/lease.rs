@@ -73,13 +73,19 @@ impl Tensor {
         if end.is_none() {
             return Err(Error::argument(
                 "offset",
-                format_args!("{} bytes from byte {offset} on of tensor {}", into.len(), quoted(info.name)),
+                format_args!("{} bytes from byte {offset} on of {}", into.len(), self.text()),
                 format_args!("a part of its {} bytes", info.bytes),
             ));
         }
         let source = &self.core.sources[usize::from(info.shard)];
         let read = source.read_at(into, info.offset + offset);
         read.map_err(|error| error.within(&format!("tensor {}", quoted(info.name))))
+    }
+
+    /// Its file and its name, for messages.
+    pub(crate) fn text(&self) -> String {
+        let info = self.info();
+        format!("{}: tensor {}", self.core.sources[usize::from(info.shard)].name(), quoted(info.name))
     }
 
     /// Brings it and holds its layer once more.

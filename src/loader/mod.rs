@@ -54,10 +54,10 @@ impl Loader {
 
     /// Opens a model that is in memory.
     pub fn open_memory(memory: Memory, options: Options) -> Result<Loader> {
-        Loader::open_source(Source::memory("memory", memory), options)
+        Loader::open_source(Source::memory("memory", memory, options.io)?, options)
     }
 
-    /// Opens a model from any source of bytes.
+    /// Opens a model from any source of bytes, which reads in the way that it was made for, whatever `options.io` says.
     pub fn open_source(source: Source, options: Options) -> Result<Loader> {
         Loader::new(format::open_source(source)?, options)
     }

@@ -111,7 +111,7 @@ impl Space {
         let address = match self {
             // A tensor without bytes may lie past the end of its file.
             _ if tensor.bytes == 0 => None,
-            Space::InPlace { .. } => layer.source(&tensor).view(tensor.offset),
+            Space::InPlace { .. } => layer.source(&tensor).view(tensor.offset..tensor.offset + tensor.bytes),
             // SAFETY: `positions` lays every member inside the slab.
             Space::Slab(slab) => Some(unsafe { slab.memory.start().add(slab.positions[member] as usize) }),
         };

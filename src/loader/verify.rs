@@ -7,6 +7,8 @@ use std::sync::mpsc;
 
 use super::{Core, Loader};
 use crate::error::{Error, Result, quoted};
+use crate::io::os;
+use crate::tensor::layer_name;
 use crate::transfer::default_workers;
 
 /// Compare the blocks that the metadata promises with those that are there.
@@ -56,37 +58,40 @@ impl Loader {
     }
 }
 
-/// Compares `block_count` with the blocks named by tensors. A file without tensors, a bare vocabulary, promises none.
+/// Compares the promised number of blocks with those named by tensors. A file without tensors, a bare vocabulary,
+/// promises none; and what a rule has left out is not missing.
 fn missing_blocks(core: &Core) -> Result<Vec<Error>> {
     let mut errors = Vec::new();
-    let architecture = core.catalogue.architecture();
     for (prefix, keys) in [
         ("blk.", &["block_count"][..]),
         ("enc.blk.", &["block_count"]),
         ("dec.blk.", &["decoder_block_count", "block_count"]),
     ] {
-        let numbers = |layer: usize| core.layers.name(layer).strip_prefix(prefix)?.parse().ok();
-        let present: HashSet<u64> = (0..core.layers.len()).filter_map(numbers).collect();
-        let Some(expected) = first_number(core, architecture, keys)?.filter(|_| !present.is_empty()) else { continue };
-        let file = core.name().to_owned();
-        let what = format!("blocks {prefix}N");
+        let number = |tensor: &str| layer_name(tensor).strip_prefix(prefix)?.parse().ok();
+        let present: HashSet<u64> = core.catalogue.tensors().iter().filter_map(|tensor| number(tensor.name)).collect();
+        let promised = promised_blocks(core, keys)?.filter(|_| !present.is_empty() && !core.leaves_out_any());
+        let Some((key, expected)) = promised else { continue };
         if present.len() as u64 != expected || present.iter().any(|number| *number >= expected) {
             let lacking = (0..expected).find(|number| !present.contains(number));
             let lacking = lacking.map_or(String::new(), |number| format!(" ({prefix}{number} is missing)"));
-            let found = format!("{}{lacking}", present.len());
-            let expected = format!("{expected}, by {}", quoted(&format!("{architecture}.block_count")));
-            errors.push(Error::Malformed { file, what, found, expected });
+            errors.push(Error::malformed(
+                core.name(),
+                format_args!("blocks {prefix}N"),
+                format_args!("{}{lacking}", present.len()),
+                format_args!("{expected}, by {}", quoted(&key)),
+            ));
         }
     }
     Ok(errors)
 }
 
-/// The first of these keys that holds a number above zero.
-fn first_number(core: &Core, architecture: &str, keys: &[&str]) -> Result<Option<u64>> {
+/// The first of these keys that holds a number above zero, and the number.
+fn promised_blocks(core: &Core, keys: &[&str]) -> Result<Option<(String, u64)>> {
     for key in keys {
-        let value = core.catalogue.metadata().get(&format!("{architecture}.{key}"))?;
+        let key = format!("{}.{key}", core.catalogue.architecture());
+        let value = core.catalogue.metadata().get(&key)?;
         if let Some(number) = value.and_then(|value| value.as_u64()).filter(|number| *number > 0) {
-            return Ok(Some(number));
+            return Ok(Some((key, number)));
         }
     }
     Ok(None)
@@ -105,7 +110,8 @@ fn verify_values(core: &Core, mut tell: impl FnMut(Finding) -> Result<()>) -> Re
                 if tensor >= count {
                     return;
                 }
-                let found = first_damage(core, tensor, &mut buffer).transpose();
+                let is_over = || next.load(Ordering::Relaxed) > count;
+                let found = first_damage(core, tensor, &mut buffer, is_over).transpose();
                 let finding = found.map(|found| found.map(|error| Finding { tensor: Some(tensor), error }));
                 if let Some(finding) = finding
                     && sender.send(finding).is_err()
@@ -119,7 +125,8 @@ fn verify_values(core: &Core, mut tell: impl FnMut(Finding) -> Result<()>) -> Re
             let sender = sender.clone();
             let builder = std::thread::Builder::new().name("pml-verify".to_owned());
             // Fewer threads are only slower, and without any this one does the work.
-            threads += usize::from(builder.spawn_scoped(scope, move || work(sender)).is_ok());
+            let started = os::without_signals(|| builder.spawn_scoped(scope, move || work(sender)));
+            threads += usize::from(started.is_ok());
         }
         if threads == 0 {
             work(sender);
@@ -127,20 +134,20 @@ fn verify_values(core: &Core, mut tell: impl FnMut(Finding) -> Result<()>) -> Re
             drop(sender);
         }
         let told = receiver.iter().try_for_each(|finding| tell(finding?));
-        // Whoever still works finds nothing left.
-        next.store(count, Ordering::Relaxed);
+        // Whoever still works stops where it is.
+        next.store(usize::MAX / 2, Ordering::Relaxed);
         told
     })
 }
 
 /// The first element of a tensor, or the first block, that is not a finite number.
-fn first_damage(core: &Core, tensor: usize, buffer: &mut Vec<u8>) -> Result<Option<Error>> {
+fn first_damage(core: &Core, tensor: usize, buffer: &mut Vec<u8>, is_over: impl Fn() -> bool) -> Result<Option<Error>> {
     let info = core.catalogue.tensors().at(tensor);
     let source = &core.sources[usize::from(info.shard)];
     let block_bytes = info.dtype.block_bytes();
     let piece_bytes = PIECE_BYTES / block_bytes * block_bytes;
     let mut at = 0;
-    while at < info.bytes && info.dtype.has_floats() {
+    while at < info.bytes && info.dtype.has_floats() && !is_over() {
         buffer.resize(piece_bytes.min(info.bytes - at) as usize, 0);
         let read = source.read_at(buffer, info.offset + at);
         read.map_err(|error| error.within(&format!("tensor {}", quoted(info.name))))?;

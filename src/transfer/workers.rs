@@ -176,8 +176,8 @@ impl Lines {
     fn start_threads(&mut self, wanted: usize) -> Result<()> {
         while self.threads < wanted {
             let builder = std::thread::Builder::new().name("pml-worker".to_owned());
-            match os::spawn_without_signals(builder, work) {
-                Ok(()) => self.threads += 1,
+            match os::without_signals(|| builder.spawn(work)) {
+                Ok(_) => self.threads += 1,
                 Err(_) if self.threads > 0 => break,
                 Err(error) => {
                     return Err(Error::OutOfMemory { what: "a worker thread".to_owned(), reason: error.to_string() });
@@ -209,18 +209,29 @@ fn work() {
         if more {
             WORKERS.work.notify_one();
         }
-        // A caller's own reader may panic; that must not cost a worker, nor leave an acquire waiting.
-        let result =
-            catch_unwind(AssertUnwindSafe(|| chunk.carry())).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
-        customer.delivered(chunk, result);
-        drop(customer);
+        carry(chunk, customer);
         lines = WORKERS.lock();
         let emptied = lines.finished(queue);
-        if let Some(line) = emptied {
+        if emptied.is_some() {
             drop(lines);
             // May be a loader's last owner, whose callbacks run without our lock.
-            drop(line);
+            contain(|| drop(emptied));
             lines = WORKERS.lock();
         }
     }
+}
+
+/// Moves a chunk and tells of its end. A caller's own reader may panic; that is an error like any other.
+fn carry(chunk: Chunk, customer: Arc<dyn Customer>) {
+    let carried = catch_unwind(AssertUnwindSafe(|| chunk.carry()));
+    let result = carried.unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
+    contain(|| {
+        customer.delivered(chunk, result);
+        drop(customer);
+    });
+}
+
+/// What a caller's own objects do when they are dropped must not cost a worker. Rust has printed the panic by then.
+fn contain(body: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(body));
 }

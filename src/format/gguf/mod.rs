@@ -1,13 +1,10 @@
 //! GGUF, versions 2 and 3, as specified in `docs/gguf.md` of the ggml project. Version 3 differs from 2 only in
 //! allowing big-endian files, which are not served.
 
-mod cursor;
 mod read;
-mod strings;
 pub mod write;
 
-pub(super) use cursor::Cursor;
-pub(super) use read::{Header, read};
+pub(super) use read::{read, starts};
 
 /// The first four bytes of every file.
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -21,8 +18,3 @@ const MAX_RANK: u32 = 4;
 const MAX_NAME_BYTES: u64 = 63;
 /// The specification's limit for keys.
 const MAX_KEY_BYTES: u64 = 65_535;
-/// The reference reader's limits for strings and arrays.
-const MAX_STRING_BYTES: u64 = 1 << 30;
-const MAX_ARRAY_ELEMENTS: u64 = 1 << 30;
-/// How deep arrays may nest.
-const MAX_ARRAY_DEPTH: u32 = 8;

@@ -2,36 +2,32 @@
 
 use std::sync::Arc;
 
-use super::{ALIGNMENT_KEY, Cursor, DEFAULT_ALIGNMENT, MAGIC, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_RANK};
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_RANK};
 use crate::error::{Error, Result, quoted};
 use crate::format::catalogue::Refused;
-use crate::format::metadata::padded;
-use crate::format::{Metadata, Node, TensorInfo, TensorTable, ValueType, foreign};
+use crate::format::values::{Cursor, padded};
+use crate::format::{Format, Header, Metadata, Node, TensorInfo, TensorTable, ValueType};
 use crate::io::Source;
 use crate::tensor::Dtype;
 
+/// Versions that differ in nothing that matters here.
+const SERVED_VERSIONS: [u32; 2] = [2, 3];
+/// Room made before the first tensor is read; from there on the table grows with what is really in the file.
+const FIRST_TENSORS: u64 = 1 << 12;
 /// The least bytes that one key and its value, or one tensor's description, can take.
 const MIN_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
 const MIN_TENSOR_BYTES: u64 = 8 + 1 + 4 + 4 + 8;
-/// Enough of a file to say what else it is.
-const MAGIC_BYTES: u64 = 64;
-
-/// The headers of one file.
-pub struct Header {
-    /// 2 or 3.
-    pub version: u32,
-    /// `general.architecture`, or empty.
-    pub architecture: String,
-    /// Keys and values.
-    pub metadata: Metadata,
-    /// Tensors, with offsets from the start of the file, all in shard 0.
-    pub tensors: TensorTable,
+/// Whether a file that starts so is read here. One that ends before its version is, and will be found too short.
+pub fn starts(start: &[u8]) -> bool {
+    start.strip_prefix(&MAGIC).is_some_and(|rest| {
+        rest.first_chunk().is_none_or(|version| SERVED_VERSIONS.contains(&u32::from_le_bytes(*version)))
+    })
 }
 
 /// Reads the headers of `source`.
 pub fn read(source: &Arc<Source>) -> Result<Header> {
     let mut cursor = Cursor::new(source, 0);
-    let version = read_version(&mut cursor, source)?;
+    let version = read_version(&mut cursor)?;
     let tensor_count = cursor.u64()?;
     let key_count = cursor.u64()?;
     check_count(&cursor, "number of keys", key_count, MIN_KEY_BYTES)?;
@@ -44,7 +40,7 @@ pub fn read(source: &Arc<Source>) -> Result<Header> {
     }
     let alignment = alignment(&cursor, &metadata)?;
 
-    let mut tensors = TensorTable::with_capacity(tensor_count.min(cursor.remaining() / MIN_TENSOR_BYTES) as usize);
+    let mut tensors = TensorTable::with_capacity(tensor_count.min(FIRST_TENSORS) as usize);
     let mut data_bytes = 0;
     for _ in 0..tensor_count {
         data_bytes = read_tensor(&mut cursor, &mut tensors, data_bytes, alignment)?;
@@ -53,21 +49,16 @@ pub fn read(source: &Arc<Source>) -> Result<Header> {
     metadata.finish(header_bytes);
     tensors.shrink();
     place_data(source, &mut tensors, header_bytes, alignment)?;
-    Ok(Header { version, architecture, metadata, tensors })
+    Ok(Header { format: Format::Gguf, version, architecture, metadata, tensors })
 }
 
-fn read_version(cursor: &mut Cursor<'_>, source: &Source) -> Result<u32> {
-    let start_bytes = source.size().min(MAGIC_BYTES) as usize;
-    let start = Cursor::new(source, 0).take(start_bytes)?.to_vec();
-    if !start.starts_with(&MAGIC) {
-        return Err(foreign::explain(source.name(), &start, source.size()));
-    }
+fn read_version(cursor: &mut Cursor<'_>) -> Result<u32> {
     cursor.skip(MAGIC.len() as u64)?;
     let version = cursor.u32()?;
-    if version != 2 && version != 3 {
-        return Err(foreign::explain(source.name(), &start, source.size()));
+    if SERVED_VERSIONS.contains(&version) {
+        return Ok(version);
     }
-    Ok(version)
+    Err(cursor.malformed("version before", version, format_args!("one of {SERVED_VERSIONS:?}")))
 }
 
 /// A count is refused before anything is sized by it.
@@ -229,12 +220,12 @@ fn place_data(source: &Source, tensors: &mut TensorTable, header_bytes: u64, ali
     let data_start = data_start.ok_or_else(|| {
         truncated("padding before the data".to_owned(), header_bytes.saturating_add(alignment - 1) & !(alignment - 1))
     })?;
-    let fits = tensors.shift(data_start);
     for tensor in tensors.iter() {
-        let end = tensor.offset.saturating_add(tensor.bytes);
-        if fits.is_none() || (tensor.bytes > 0 && end > source.size()) {
+        let end = data_start.saturating_add(tensor.offset).saturating_add(tensor.bytes);
+        if tensor.bytes > 0 && end > source.size() {
             return Err(truncated(format!("tensor {}", quoted(tensor.name)), end));
         }
     }
+    tensors.shift(data_start);
     Ok(())
 }

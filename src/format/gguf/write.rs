@@ -2,16 +2,17 @@
 //! when it is whole.
 
 use std::collections::HashSet;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_ARRAY_DEPTH, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_RANK};
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_RANK};
 use crate::error::{Error, Result, path_text, quoted};
 use crate::format::ValueType;
+use crate::format::values::MAX_ARRAY_DEPTH;
+use crate::io::os;
 use crate::tensor::Dtype;
 
 /// The version written.
@@ -215,7 +216,7 @@ impl HeaderWriter {
             .prefix(".pml-")
             .suffix(".part")
             // As any new file, less the process's umask; the default would let nobody else read the model.
-            .permissions(Permissions::from_mode(0o666))
+            .permissions(os::new_file_permissions())
             .tempfile_in(folder)
             .map_err(failed)?;
         let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);

@@ -1,14 +1,16 @@
 //! Linux: opening without blocking, direct I/O, page-cache residency, and the advice that the kernel takes.
 
-use std::fs::{File, OpenOptions};
+use std::ffi::{CStr, OsStr};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use memmap2::{Advice, Mmap, UncheckedAdvice};
+use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 
 /// Whether a file is one that can be read at any offset; else what it is.
 pub enum FileKind {
@@ -43,14 +45,22 @@ pub fn file_kind(file: &File) -> io::Result<FileKind> {
 pub fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < into.len() {
-        match file.read_at(&mut into[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match read_once(file, &mut into[done..], offset + done as u64)? {
+            0 => break,
+            count => done += count,
         }
     }
     Ok(done)
+}
+
+/// Reads once from `offset`; the number of bytes read, which may be fewer than asked for.
+pub fn read_once(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(into, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
 
 /// Opens the same file once more for direct I/O: its descriptor, not its path, which may name another file by now.
@@ -139,11 +149,11 @@ pub fn will_need(file: &File, range: Range<u64>) {
     unsafe { libc::posix_fadvise(file.as_raw_fd(), range.start as libc::off_t, length, libc::POSIX_FADV_WILLNEED) };
 }
 
-/// Maps a whole file, to be read.
-pub fn map(file: &File) -> io::Result<Mmap> {
+/// Maps the first `length` bytes of a file, to be read; also where the file has become shorter since it was asked.
+pub fn map(file: &File, length: usize) -> io::Result<Mmap> {
     // SAFETY: the mapping is only handed out as raw pointers, whose readers are told that the file may change; this
     // library reads through it only after `populate` has said that the pages are there.
-    unsafe { Mmap::map(file) }
+    unsafe { MmapOptions::new().len(length).map(file) }
 }
 
 /// Faults pages in ahead of use. A range past the end of a file that was cut is an error, not a signal.
@@ -169,6 +179,16 @@ pub fn page_size() -> usize {
     usize::try_from(size).unwrap_or(4096)
 }
 
+/// What a new file allows, less the process's umask.
+pub fn new_file_permissions() -> Permissions {
+    Permissions::from_mode(0o666)
+}
+
+/// A path as C has it: any bytes but NUL.
+pub fn path_from_c(path: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(path.to_bytes()))
+}
+
 /// Bytes of memory that the machine has, and that it could give without swapping; `None` for what it does not tell.
 pub fn memory() -> (Option<u64>, Option<u64>) {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -187,17 +207,23 @@ fn kibibytes_after(text: &str, name: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// Starts a thread that takes no signal: those are the host application's, and its handlers expect its own threads.
-pub fn spawn_without_signals(builder: std::thread::Builder, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+/// Runs `start`, so that threads it starts take no signal: signals are the host application's, and its handlers expect
+/// its own threads. Faults of a thread's own still reach the application's crash reporter.
+pub fn without_signals<T>(start: impl FnOnce() -> T) -> T {
+    const FAULTS: [libc::c_int; 6] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT];
+    let mut blocked = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: both sets have room; the calling thread's mask is put back below, whatever happens between.
+    // SAFETY: both sets have room, and the first is filled before it is changed and used.
     unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        libc::sigfillset(blocked.as_mut_ptr());
+        for fault in FAULTS {
+            libc::sigdelset(blocked.as_mut_ptr(), fault);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, blocked.as_ptr(), before.as_mut_ptr());
     }
-    let spawned = builder.spawn(body);
+    let started = start();
     // SAFETY: `before` was filled by the call above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    spawned.map(drop)
+    started
 }

@@ -8,95 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use hashbrown::HashTable;
 use once_cell::sync::OnceCell;
 
-use super::gguf::Cursor;
+use super::{Cursor, MAX_ARRAY_ELEMENTS, ValueType, padded};
 use crate::error::{Error, Result, quoted};
 use crate::io::Source;
-
-/// The type of a metadata value; numbers as in the GGUF specification.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum ValueType {
-    /// Unsigned, 8 bits.
-    U8 = 0,
-    /// Signed, 8 bits.
-    I8 = 1,
-    /// Unsigned, 16 bits.
-    U16 = 2,
-    /// Signed, 16 bits.
-    I16 = 3,
-    /// Unsigned, 32 bits.
-    U32 = 4,
-    /// Signed, 32 bits.
-    I32 = 5,
-    /// IEEE 754, 32 bits.
-    F32 = 6,
-    /// One byte, 0 or 1.
-    Bool = 7,
-    /// Bytes with a length; UTF-8 by the specification, which files in use do not always keep to.
-    String = 8,
-    /// Values of one type.
-    Array = 9,
-    /// Unsigned, 64 bits.
-    U64 = 10,
-    /// Signed, 64 bits.
-    I64 = 11,
-    /// IEEE 754, 64 bits.
-    F64 = 12,
-}
-
-impl ValueType {
-    /// Every type, in the order of its number.
-    pub const ALL: [ValueType; 13] = [
-        ValueType::U8,
-        ValueType::I8,
-        ValueType::U16,
-        ValueType::I16,
-        ValueType::U32,
-        ValueType::I32,
-        ValueType::F32,
-        ValueType::Bool,
-        ValueType::String,
-        ValueType::Array,
-        ValueType::U64,
-        ValueType::I64,
-        ValueType::F64,
-    ];
-
-    /// The type with this number.
-    pub fn from_id(id: u32) -> Option<ValueType> {
-        ValueType::ALL.get(id as usize).copied()
-    }
-
-    /// Its name: `u8`, `string`, `array`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            ValueType::U8 => "u8",
-            ValueType::I8 => "i8",
-            ValueType::U16 => "u16",
-            ValueType::I16 => "i16",
-            ValueType::U32 => "u32",
-            ValueType::I32 => "i32",
-            ValueType::F32 => "f32",
-            ValueType::Bool => "bool",
-            ValueType::String => "string",
-            ValueType::Array => "array",
-            ValueType::U64 => "u64",
-            ValueType::I64 => "i64",
-            ValueType::F64 => "f64",
-        }
-    }
-
-    /// The bytes of one value; `None` for strings and arrays.
-    pub const fn bytes(self) -> Option<u64> {
-        match self {
-            ValueType::U8 | ValueType::I8 | ValueType::Bool => Some(1),
-            ValueType::U16 | ValueType::I16 => Some(2),
-            ValueType::U32 | ValueType::I32 | ValueType::F32 => Some(4),
-            ValueType::U64 | ValueType::I64 | ValueType::F64 => Some(8),
-            ValueType::String | ValueType::Array => None,
-        }
-    }
-}
 
 /// A metadata value. Strings and arrays point into the file.
 #[derive(Clone, Copy)]
@@ -189,13 +103,13 @@ impl<'a> Value<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node {
     /// Its type.
-    pub value_type: ValueType,
+    pub(crate) value_type: ValueType,
     /// The type of its elements, where it is an array; else its own.
-    pub element_type: ValueType,
+    pub(crate) element_type: ValueType,
     /// Elements of an array, bytes of a string, else 1.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Where a string's bytes or an array's elements start in the file; of any other type the value itself.
-    pub position: u64,
+    pub(crate) position: u64,
 }
 
 /// Keys and values, in the file's order.
@@ -214,7 +128,7 @@ struct Entry {
     node: Node,
 }
 
-/// An array that was walked over and found whole: positions of some elements, where these differ in size.
+/// Positions of some elements of an array whose elements differ in size, and last that of its end.
 struct ArrayIndex {
     stride: u64,
     positions: Vec<u64>,
@@ -225,7 +139,7 @@ const STRING_STRIDE: u64 = 16;
 
 impl Metadata {
     /// Metadata without keys, whose values will be found in `source`.
-    pub(super) fn new(source: Arc<Source>) -> Metadata {
+    pub(in crate::format) fn new(source: Arc<Source>) -> Metadata {
         Metadata {
             entries: Vec::new(),
             keys: String::new(),
@@ -237,7 +151,7 @@ impl Metadata {
     }
 
     /// Adds a key; false if it is there already, or the table is full.
-    pub(super) fn push(&mut self, key: &str, node: Node) -> bool {
+    pub(in crate::format) fn push(&mut self, key: &str, node: Node) -> bool {
         let (Ok(index), Ok(key_start), Ok(key_length)) =
             (u32::try_from(self.entries.len()), u32::try_from(self.keys.len()), u32::try_from(key.len()))
         else {
@@ -255,7 +169,7 @@ impl Metadata {
     }
 
     /// Says how long the header is, once it is known, and gives back what growing left over.
-    pub(super) fn finish(&mut self, header_length: u64) {
+    pub(in crate::format) fn finish(&mut self, header_length: u64) {
         self.header.length = header_length;
         self.entries.shrink_to_fit();
         self.keys.shrink_to_fit();
@@ -320,22 +234,16 @@ impl Metadata {
     }
 
     fn build_array_index(&self, node: Node) -> Result<ArrayIndex> {
-        if let Some(size) = node.element_type.bytes() {
-            self.header.checked(node.position, node.count * size)?;
-            return Ok(ArrayIndex { stride: 1, positions: Vec::new() });
-        }
         let stride = if node.element_type == ValueType::String { STRING_STRIDE } else { 1 };
         let mut cursor = Cursor::new(&self.header.source, node.position);
-        let mut positions = Vec::new();
+        let mut positions = vec![cursor.position()];
         let mut left = node.count;
         while left > 0 {
-            positions.push(cursor.position());
             let step = left.min(stride);
             cursor.skip_elements(node.element_type, step, 1).map_err(|error| error.within("metadata"))?;
+            positions.push(cursor.position());
             left -= step;
         }
-        // Elements are looked at without a check each, so the whole array is checked once.
-        self.header.checked(node.position, cursor.position() - node.position)?;
         Ok(ArrayIndex { stride, positions })
     }
 }
@@ -367,51 +275,105 @@ impl<'a> Array<'a> {
     pub fn element(&self, index: u64) -> Result<Node> {
         let header = &self.metadata.header;
         if index >= self.node.count {
-            return Err(Error::OutOfRange {
-                file: header.source.name().to_owned(),
-                what: "element of a metadata array",
-                index,
-                count: self.node.count,
-            });
+            return Err(self.out_of_range(index));
         }
-        let value_type = self.node.element_type;
-        let node = |count, position| Node { value_type, element_type: value_type, count, position };
+        if let Some(size) = self.node.element_type.bytes() {
+            let bytes = header.checked(self.node.position + index * size, size)?;
+            return Ok(self.scalar(bytes));
+        }
         let array_index = self.metadata.array_index(self.node)?;
-        if let Some(size) = value_type.bytes() {
-            let bytes = header.trusted(self.node.position + index * size, size)?;
-            return Ok(node(1, u64::from_le_bytes(padded(bytes))));
-        }
-        let mut position = array_index.positions[(index / array_index.stride) as usize];
-        if value_type == ValueType::Array {
-            let type_bytes = header.trusted(position, 12)?;
-            let element_type = ValueType::from_id(u64::from_le_bytes(padded(&type_bytes[..4])) as u32)
-                .ok_or_else(|| header.changed())?;
-            let count = u64::from_le_bytes(padded(&type_bytes[4..]));
-            return Ok(Node { value_type, element_type, count, position: position + 12 });
-        }
-        let mut length = u64::from_le_bytes(padded(header.trusted(position, 8)?));
+        let place = (index / array_index.stride) as usize;
+        let [start, end] = array_index.positions[..].get(place..place + 2).ok_or_else(|| header.changed())? else {
+            return Err(header.changed());
+        };
+        header.checked(*start, end - start)?;
+        let mut position = *start;
         for _ in 0..index % array_index.stride {
-            position = position.checked_add(8).and_then(|at| at.checked_add(length)).ok_or_else(|| header.changed())?;
-            length = u64::from_le_bytes(padded(header.trusted(position, 8)?));
+            position = self.string(position)?.1;
         }
-        header.trusted(position + 8, length)?;
-        Ok(node(length, position + 8))
+        if self.node.element_type == ValueType::String { Ok(self.string(position)?.0) } else { self.nested(position) }
     }
 
     /// The element at `index`.
     pub fn get(&self, index: u64) -> Result<Value<'a>> {
-        let node = self.element(index)?;
+        self.trusted_value(self.element(index)?)
+    }
+
+    /// Every element, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Value<'a>>> + use<'a> {
+        self.iter_from(0)
+    }
+
+    /// The elements from `first` on, in order.
+    pub fn iter_from(&self, first: u64) -> impl Iterator<Item = Result<Value<'a>>> + use<'a> {
+        let array = *self;
+        // Strings are stepped over from the first one on, after the whole array was looked at.
+        let mut position = None;
+        (first..self.node.count).map(move |index| {
+            if array.node.element_type != ValueType::String {
+                return array.get(index);
+            }
+            let at = match position {
+                Some(at) => at,
+                None => array.first_string(index)?,
+            };
+            let (node, next) = array.string(at)?;
+            position = Some(next);
+            array.trusted_value(node)
+        })
+    }
+
+    /// Where the string at `index` starts, after every byte from the array's start to its end was found to be there.
+    fn first_string(&self, index: u64) -> Result<u64> {
+        let array_index = self.metadata.array_index(self.node)?;
+        let end = array_index.positions.last().copied().unwrap_or(self.node.position);
+        self.metadata.header.checked(self.node.position, end - self.node.position)?;
+        // A string's length stands before its bytes.
+        Ok(self.element(index)?.position - 8)
+    }
+
+    /// The string at a position, and where the next one starts.
+    fn string(&self, position: u64) -> Result<(Node, u64)> {
+        let header = &self.metadata.header;
+        let count = u64::from_le_bytes(padded(header.trusted(position, 8)?));
+        header.trusted(position + 8, count)?;
+        let (value_type, position) = (ValueType::String, position + 8);
+        Ok((Node { value_type, element_type: value_type, count, position }, position + count))
+    }
+
+    /// The array inside this array at a position.
+    fn nested(&self, position: u64) -> Result<Node> {
+        let header = &self.metadata.header;
+        let (type_id, count) = header.trusted(position, 12)?.split_at(4);
+        let element_type = ValueType::from_id(u64::from_le_bytes(padded(type_id)) as u32);
+        let element_type = element_type.ok_or_else(|| header.changed())?;
+        let count = u64::from_le_bytes(padded(count));
+        if count > MAX_ARRAY_ELEMENTS {
+            return Err(header.changed());
+        }
+        Ok(Node { value_type: ValueType::Array, element_type, count, position: position + 12 })
+    }
+
+    fn scalar(&self, bytes: &[u8]) -> Node {
+        let value_type = self.node.element_type;
+        Node { value_type, element_type: value_type, count: 1, position: u64::from_le_bytes(padded(bytes)) }
+    }
+
+    /// The value of a node whose bytes were looked at.
+    fn trusted_value(&self, node: Node) -> Result<Value<'a>> {
         if node.value_type == ValueType::String {
-            // `element` has looked at these bytes.
             return Ok(Value::String(self.metadata.header.trusted(node.position, node.count)?));
         }
         self.metadata.value(node)
     }
 
-    /// Every element, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Result<Value<'a>>> + use<'a> {
-        let array = *self;
-        (0..array.len()).map(move |index| array.get(index))
+    fn out_of_range(&self, index: u64) -> Error {
+        Error::OutOfRange {
+            file: self.metadata.header.source.name().to_owned(),
+            what: "element of a metadata array",
+            index,
+            count: self.node.count,
+        }
     }
 
     /// Copies numbers or booleans as they are in the file (little-endian), from element `first` on, until `into` is
@@ -427,12 +389,7 @@ impl<'a> Array<'a> {
         let length = into.len() as u64;
         let end = length.div_ceil(size).checked_add(first);
         if end.is_none_or(|end| end > self.node.count) {
-            return Err(Error::OutOfRange {
-                file: header.source.name().to_owned(),
-                what: "element of a metadata array",
-                index: end.unwrap_or(u64::MAX).saturating_sub(1),
-                count: self.node.count,
-            });
+            return Err(self.out_of_range(end.unwrap_or(u64::MAX).saturating_sub(1)));
         }
         into.copy_from_slice(header.checked(self.node.position + first * size, length)?);
         Ok(())
@@ -457,7 +414,7 @@ impl HeaderBytes {
     /// Bytes of the header that [`checked`](HeaderBytes::checked) has covered before.
     fn trusted(&self, position: u64, length: u64) -> Result<&[u8]> {
         let end = position.checked_add(length).filter(|end| *end <= self.length).ok_or_else(|| self.changed())?;
-        if let Some(start) = self.source.view(position) {
+        if let Some(start) = self.source.view(position..end) {
             // SAFETY: `position..end` is inside the source, whose mapping or memory lives as long as we do.
             return Ok(unsafe { std::slice::from_raw_parts(start.as_ptr(), length as usize) });
         }
@@ -480,13 +437,6 @@ impl HeaderBytes {
             format!("{name} unchanged"),
         )
     }
-}
-
-/// Up to eight little-endian bytes, as eight.
-pub(super) fn padded(bytes: &[u8]) -> [u8; 8] {
-    let mut all = [0; 8];
-    all[..bytes.len()].copy_from_slice(bytes);
-    all
 }
 
 fn scalar_value<'a>(value_type: ValueType, bytes: [u8; 8]) -> Value<'a> {

@@ -1,10 +1,9 @@
 //! A position in the headers of a file, which are read through a small window: no page is mapped, no header is kept.
 
 use crate::error::{Error, Result};
-use crate::format::metadata::{ValueType, padded};
 use crate::io::Source;
 
-use super::{MAX_ARRAY_DEPTH, MAX_ARRAY_ELEMENTS, MAX_STRING_BYTES, strings};
+use super::{MAX_ARRAY_DEPTH, MAX_ARRAY_ELEMENTS, MAX_STRING_BYTES, ValueType, padded, strings};
 
 /// The first window; each further one is twice as large, up to the last.
 const FIRST_WINDOW_BYTES: usize = 16 << 10;
