@@ -365,7 +365,14 @@ fn a_file_cut_to_nothing_leaves_names_readable() {
     for mode in MODES {
         models::write_llama(&path);
         let loader = Loader::open(&path, options(mode)).unwrap();
+        // One array was walked over before, the other was not.
+        let scores = loader.catalogue().metadata().get("tokenizer.ggml.scores").unwrap().unwrap().as_array().unwrap();
+        assert_eq!(scores.get(3).unwrap().as_f64(), Some(-3.0));
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+        if matches!(mode, Mode::Auto | Mode::Mmap) {
+            assert_eq!(scores.get(3).err().unwrap().status(), Status::Truncated, "{mode:?}");
+            assert_eq!(scores.copy_numbers(0, &mut [0; 8]).err().unwrap().status(), Status::Truncated, "{mode:?}");
+        }
         let tensor = loader.tensor("blk.0.attn_q.weight").unwrap();
         assert_eq!(tensor.acquire().err().unwrap().status(), Status::Truncated);
         assert_eq!(loader.layer_info(tensor.layer()).unwrap().name, "blk.0");
@@ -373,7 +380,13 @@ fn a_file_cut_to_nothing_leaves_names_readable() {
         assert_eq!(metadata.get("llama.block_count").unwrap().unwrap().as_u64(), Some(4));
         let array = metadata.get("tokenizer.ggml.tokens").unwrap().unwrap().as_array().unwrap();
         assert_eq!(array.get(5).err().unwrap().status(), Status::Truncated, "{mode:?}");
-        assert_eq!(metadata.get("general.architecture").err().unwrap().status(), Status::Truncated, "{mode:?}");
+        // What is mapped is gone; what was read into memory once stays.
+        let architecture = metadata.get("general.architecture");
+        if matches!(mode, Mode::Auto | Mode::Mmap) {
+            assert_eq!(architecture.err().unwrap().status(), Status::Truncated, "{mode:?}");
+        } else {
+            assert_eq!(architecture.unwrap().unwrap().as_bytes(), Some(&b"llama"[..]), "{mode:?}");
+        }
     }
 }
 
@@ -400,6 +413,7 @@ fn a_mapping_that_fails_falls_back_to_reads() {
         // Nor is there memory for the huge layer: an error, and the small one is still served.
         let error = loader.tensor_at(1).unwrap().acquire().err().unwrap();
         assert_eq!(error.status(), Status::OutOfMemory, "{error}");
+        assert!(error.to_string().contains("huge.gguf") && error.to_string().contains("'blk.1'"), "{error}");
         drop(loader.tensor_at(0).unwrap().acquire().unwrap());
     }
 }
@@ -515,6 +529,123 @@ fn a_dropped_loader_ends_what_is_under_way() {
     while Arc::strong_count(&disk) > 1 {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn a_freed_loader_keeps_no_memory_that_nobody_holds() {
+    let (_folder, path) = model_file();
+    for mode in MODES {
+        let loader = Loader::open(&path, options(mode)).unwrap();
+        let (held, idle) = (loader.tensor_at(3).unwrap(), loader.tensor_at(20).unwrap());
+        drop(idle.acquire().unwrap());
+        let lease = held.acquire().unwrap();
+        assert!(idle.is_loaded());
+        drop(loader);
+        assert!(held.is_loaded() && !idle.is_loaded());
+        assert!(*lease == models::pattern(3, lease.len())[..]);
+        drop(lease);
+        assert!(!held.is_loaded());
+    }
+}
+
+#[test]
+fn a_reader_that_panics_when_dropped_costs_no_worker() {
+    struct Bomb(Shared);
+    impl Reader for Bomb {
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+        fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+            self.0.read_at(into, offset)
+        }
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(std::thread::current().name() != Some("pml-worker"), "a reader's own panic");
+        }
+    }
+    let (_folder, path) = model_file();
+    // More often than there are workers.
+    for _ in 0..100 {
+        let disk = Disk::new(&path);
+        let source = Source::custom("bomb", Box::new(Bomb(Shared(disk.clone()))));
+        let loader = Loader::open_source(source, Options::default()).unwrap();
+        disk.held.store(true, Ordering::SeqCst);
+        loader.prefetch(&[0]).unwrap();
+        while disk.data_reads.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        drop(loader);
+        disk.held.store(false, Ordering::SeqCst);
+        while Arc::strong_count(&disk) > 1 {
+            std::thread::yield_now();
+        }
+    }
+    drop(Disk::new(&path).open().acquire_layer(0).unwrap());
+}
+
+#[test]
+fn what_a_rule_moves_or_leaves_out_is_not_missing() {
+    let (_folder, path) = model_file();
+    let verify = |rules: Rules| {
+        let loader = Loader::open(&path, Options { rules, ..Options::default() }).unwrap();
+        loader.verify(0, |finding| panic!("{}", finding.error)).unwrap()
+    };
+    let mut moved = Rules::new();
+    moved.layer("blk.0.*", "first").unwrap();
+    let mut skipped = Rules::new();
+    skipped.skip("blk.1.*").unwrap();
+    assert_eq!((verify(moved), verify(skipped)), (0, 0));
+}
+
+#[test]
+fn a_count_in_a_large_file_sizes_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bomb.gguf");
+    let mut header = b"GGUF\x03\0\0\0".to_vec();
+    header.extend((1_u64 << 30).to_le_bytes());
+    header.extend(0_u64.to_le_bytes());
+    std::fs::write(&path, header).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(40 << 30).unwrap();
+    let before = status("VmPeak");
+    assert_eq!(Loader::open(&path, options(Mode::Read)).err().unwrap().status(), Status::Malformed);
+    assert!(status("VmPeak") < before + (256 << 20));
+}
+
+#[test]
+fn shards_that_are_too_large_together_are_refused() {
+    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
+        println!("skipped: no file system in memory");
+        return;
+    };
+    let prefix = folder.path().join("model");
+    for number in 0..5_u16 {
+        let mut header = HeaderWriter::new();
+        for (key, value) in [("split.no", number), ("split.count", 5), ("split.tensors.count", 5)] {
+            header.add(key, &pml::format::gguf::write::Datum::U16(value)).unwrap();
+        }
+        header.add_tensor(&format!("blk.0.{number}"), Dtype::F32, &[1 << 60]).unwrap();
+        let mut data = header.create(&pml::format::shard_path(&prefix, u64::from(number), 5)).unwrap();
+        if data.leave_hole().and_then(|()| data.finish()).is_err() {
+            println!("skipped: this file system has no files of 2^62 bytes");
+            return;
+        }
+    }
+    let error = Loader::open(pml::format::shard_path(&prefix, 2, 5), options(Mode::Read)).err().unwrap();
+    assert_eq!(error.status(), Status::Malformed, "{error}");
+}
+
+#[test]
+fn memory_is_copied_where_that_is_asked_for() {
+    let (_folder, path) = model_file();
+    let bytes: &'static [u8] = std::fs::read(path).unwrap().leak();
+    let loader = Loader::open_memory(Memory::borrowed(bytes), options(Mode::Read)).unwrap();
+    let tensor = loader.tensor_at(5).unwrap();
+    let lease = tensor.acquire().unwrap();
+    assert!(!bytes.as_ptr_range().contains(&lease.as_ptr()));
+    assert!(*lease == models::pattern(5, lease.len())[..]);
+    let refused = Loader::open_memory(Memory::borrowed(bytes), options(Mode::Direct)).err().unwrap();
+    assert_eq!(refused.status(), Status::Unsupported);
 }
 
 #[test]

@@ -49,8 +49,9 @@ pub unsafe fn read<T: Growable>(given: *const T, argument: &'static str) -> Resu
     let known = struct_size.min(size_of::<T>()) / SIZE_BYTES * SIZE_BYTES;
     // SAFETY: the caller has `struct_size` bytes, so `known` of them; any bytes are a valid T.
     unsafe { ptr::copy_nonoverlapping(given.cast::<u8>(), (&raw mut value).cast(), known) };
-    // SAFETY: as above.
-    let tail = unsafe { std::slice::from_raw_parts(given.cast::<u8>().add(known), struct_size - known) };
+    let unknown = struct_size.saturating_sub(size_of::<T>());
+    // SAFETY: as above; the bytes behind the fields known here.
+    let tail = unsafe { std::slice::from_raw_parts(given.cast::<u8>().add(struct_size - unknown), unknown) };
     let all_known = if tail.iter().all(|byte| *byte == 0) {
         Ok(())
     } else {

@@ -93,6 +93,10 @@ static void metadata(pml_loader_t *loader)
     CHECK(texts[1] == text && lengths[1] == length && texts[2] == text + length + 8);
     CHECK(pml_loader_metadata_element_string(loader, value.index, value.count, &text, &length) ==
           PML_STATUS_OUT_OF_RANGE);
+    texts[0] = NULL;
+    CHECK(pml_loader_metadata_array_strings(loader, value.index, value.count - 1, 2, texts, lengths) ==
+          PML_STATUS_OUT_OF_RANGE);
+    CHECK(texts[0] == NULL);
     CHECK(pml_loader_metadata_element_array(loader, value.index, 0, &value) == PML_STATUS_WRONG_TYPE);
 
     OK(pml_loader_metadata_find(loader, "tokenizer.ggml.scores", &value));
@@ -338,6 +342,11 @@ static void options_answered(const char *path)
     pml_loader_free(loader);
     longer.bytes[sizeof(pml_options_t) + 7] = 1;
     CHECK(pml_loader_open(path, &longer.options, &loader) == PML_STATUS_UNSUPPORTED);
+    /* No pointer is taken by half. */
+    options.struct_size = offsetof(pml_options_t, device) + 4;
+    options.device = "cpu";
+    OK(pml_loader_open(path, &options, &loader));
+    pml_loader_free(loader);
     /* Of a shorter struct the rest has its initial values. */
     options.struct_size = offsetof(pml_options_t, strategy);
     options.strategy = 77;
