@@ -1,7 +1,8 @@
 //! How bytes move: persistent workers, shared by every loader of the process, take chunks from a queue per loader.
 //!
 //! Chunks that a caller waits for go before those read ahead; loaders take turns; a loader has at most its own number of
-//! chunks under way, and each of its tensors in the queue once at most, so that its own size bounds the queue. Knows no layer's state: who asked is told of each chunk's end and does the rest.
+//! chunks under way, and each of its tensors in the queue once at most, so that its own size bounds the queue. Knows no
+//! layer's state: who asked is told of each chunk's end and does the rest.
 
 mod workers;
 
