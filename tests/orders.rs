@@ -31,6 +31,12 @@ fn check(names: &[impl AsRef<str>], architecture: &str, expected: &[&str]) {
     assert_eq!(order_of(&model(names, architecture, Options::default())), expected, "{architecture}");
 }
 
+/// As `check`, of modules with a weight each, without the name of an architecture.
+fn check_modules(modules: &[&str], expected: &[&str]) {
+    let names: Vec<String> = modules.iter().map(|module| format!("{module}.weight")).collect();
+    check(&names, "", expected);
+}
+
 fn forced(names: &[impl AsRef<str>], layer_order: LayerOrder) -> Vec<String> {
     order_of(&model(names, "", Options { layer_order, ..Options::default() }))
 }
@@ -131,14 +137,7 @@ fn bert_by_the_names_of_hugging_face() {
         "bert.embeddings.LayerNorm.weight",
         "bert.pooler.dense.weight",
     ];
-    let expected = [
-        "bert.embeddings.word_embeddings",
-        "bert.embeddings.LayerNorm",
-        "bert.encoder.layer.0",
-        "bert.encoder.layer.1",
-        "bert.pooler.dense",
-    ];
-    check(&names, "", &expected);
+    check(&names, "", &["token_embd", "bert.encoder.layer.0", "bert.encoder.layer.1", "bert.pooler.dense"]);
 }
 
 #[test]
@@ -235,6 +234,321 @@ fn two_recurrent_sides() {
     ];
     let expected = ["encoder.embedding", "encoder.gru.l0", "decoder.embedding", "decoder.gru.l0", "decoder.out"];
     check(&names, "", &expected);
+}
+
+#[test]
+fn a_reranker_has_one_output() {
+    let names = ["cls.norm.weight", "cls.output.weight", "blk.0.attn_q.weight", "cls.weight", "token_embd.weight"];
+    check(&names, "bert", &["token_embd", "blk.0", "output"]);
+    let roberta = [
+        "lm_head.decoder",
+        "lm_head.dense",
+        "lm_head.layer_norm",
+        "roberta.encoder.layer.1.output.dense",
+        "roberta.encoder.layer.0.output.dense",
+        "roberta.embeddings.LayerNorm",
+        "roberta.embeddings.word_embeddings",
+    ];
+    check_modules(&roberta, &["token_embd", "roberta.encoder.layer.0", "roberta.encoder.layer.1", "output"]);
+}
+
+#[test]
+fn gemma_3n() {
+    let modules = [
+        "altup_unembd_proj",
+        "blk.1.attn_q",
+        "blk.0.attn_q",
+        "output_norm",
+        "altup_proj",
+        "per_layer_model_proj",
+        "per_layer_proj_norm",
+        "per_layer_token_embd",
+        "token_embd",
+    ];
+    let before = ["token_embd", "altup_proj", "per_layer_model_proj", "per_layer_proj_norm", "per_layer_token_embd"];
+    check_modules(&modules, &[&before[..], &["blk.0", "blk.1", "altup_unembd_proj", "output"]].concat());
+}
+
+#[test]
+fn layers_that_predict_further_tokens_are_last() {
+    let gguf = ["mtp.pre_proj", "blk.1.attn_q", "blk.0.attn_q", "mtp.post_proj", "output", "token_embd"];
+    check_modules(&gguf, &["token_embd", "blk.0", "blk.1", "output", "mtp.pre_proj", "mtp.post_proj"]);
+    let names = ["mtp.layers.0.fc", "mtp.fc", "model.layers.0.mlp", "model.embed_tokens", "lm_head"];
+    check_modules(&names, &["token_embd", "model.layers.0", "output", "mtp.layers.0", "mtp.fc"]);
+}
+
+#[test]
+fn towers_then_projectors() {
+    let clip = [
+        "mm.2.weight",
+        "mm.0.weight",
+        "model.image_newline",
+        "v.blk.1.ln1.weight",
+        "v.blk.0.ln1.weight",
+        "v.post_ln.weight",
+        "v.class_embd",
+        "v.patch_embd.weight",
+        "v.patch_embd.weight.1",
+        "v.position_embd",
+        "v.pre_ln.weight",
+    ];
+    let before = ["v.class_embd", "v.patch_embd", "v.token_embd", "v.pre_ln"];
+    let after = ["v.blk.0", "v.blk.1", "v.post_ln", "mm.0", "mm.2", "model.image_newline"];
+    check(&clip, "clip", &[&before[..], &after].concat());
+    let gemma3 = ["mm.input_projection", "mm.soft_emb_norm", "v.patch_embd", "v.blk.0.ln1", "v.post_ln"];
+    let expected = ["v.patch_embd", "v.blk.0", "v.post_ln", "mm.input_projection", "mm.soft_emb_norm"];
+    check_modules(&gemma3, &expected);
+    let gemma_3n = ["mm.embedding", "v.blk.0.0.conv", "v.conv_stem.conv", "v.msfa.ffn"];
+    check_modules(&gemma_3n, &["v.conv_stem.conv", "v.blk.0", "v.msfa.ffn", "mm.embedding"]);
+    let audio = ["mm.a.mlp.1", "a.blk.1.ln1", "a.blk.0.ln1", "a.conv1d.2", "a.conv1d.1", "a.post_ln", "v.blk.0.ln1"];
+    let expected = ["v.blk.0", "a.conv1d.1", "a.conv1d.2", "a.blk.0", "a.blk.1", "a.post_ln", "mm.a.mlp.1"];
+    check_modules(&audio, &expected);
+}
+
+#[test]
+fn towers_by_the_names_of_hugging_face() {
+    let gemma3 = [
+        "language_model.model.embed_tokens",
+        "language_model.model.layers.0.mlp",
+        "language_model.model.layers.1.mlp",
+        "language_model.model.norm",
+        "multi_modal_projector.mm_soft_emb_norm",
+        "vision_tower.vision_model.embeddings.patch_embedding",
+        "vision_tower.vision_model.encoder.layers.1.mlp",
+        "vision_tower.vision_model.encoder.layers.0.mlp",
+        "vision_tower.vision_model.post_layernorm",
+    ];
+    let tower = [
+        "vision_tower.vision_model.embeddings.patch_embedding",
+        "vision_tower.vision_model.encoder.layers.0",
+        "vision_tower.vision_model.encoder.layers.1",
+        "vision_tower.vision_model.post_layernorm",
+        "multi_modal_projector.mm_soft_emb_norm",
+    ];
+    let model = ["token_embd", "language_model.model.layers.0", "language_model.model.layers.1", "output"];
+    check_modules(&gemma3, &[&tower[..], &model].concat());
+    for root in ["", "model."] {
+        let names = [
+            "lm_head.weight".to_owned(),
+            "model.embed_tokens.weight".to_owned(),
+            "model.layers.0.mlp.weight".to_owned(),
+            "model.norm.weight".to_owned(),
+            format!("{root}audio_tower.layers.0.fc1.weight"),
+            format!("{root}audio_tower.conv1.weight"),
+            format!("{root}visual.blocks.10.attn.weight"),
+            format!("{root}visual.blocks.9.attn.weight"),
+            format!("{root}visual.merger.mlp.0.weight"),
+            format!("{root}visual.patch_embed.proj.weight"),
+        ];
+        let tower = ["visual.patch_embed.proj", "visual.blocks.9", "visual.blocks.10", "visual.merger.mlp.0"];
+        let mut expected: Vec<String> = tower.iter().map(|layer| format!("{root}{layer}")).collect();
+        expected.extend(["audio_tower.conv1", "audio_tower.layers.0"].map(|layer| format!("{root}{layer}")));
+        expected.extend(["token_embd", "model.layers.0", "output"].map(str::to_owned));
+        check(&names, "", &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn stacks_follow_each_other() {
+    let modules = [
+        "output",
+        "posnet.5.conv1",
+        "posnet.0.conv1",
+        "convnext.11.dw",
+        "convnext.0.dw",
+        "conv1d",
+        "token_embd",
+        "output_norm",
+    ];
+    let expected = ["token_embd", "conv1d", "posnet.0", "posnet.5", "convnext.0", "convnext.11", "output"];
+    check_modules(&modules, &expected);
+}
+
+#[test]
+fn stacks_count_by_their_first_block_wherever_the_others_lie() {
+    let modules = ["left.3.w", "right.2.w", "left.1.w", "single", "right.0.w", "left.2.w"];
+    check_modules(&modules, &["left.1", "left.2", "left.3", "right.0", "right.2", "single"]);
+}
+
+#[test]
+fn adapters() {
+    let names = [
+        "output.weight.lora_a",
+        "output.weight.lora_b",
+        "blk.1.attn_q.weight.lora_a",
+        "blk.0.attn_q.weight.lora_b",
+        "token_embd.weight.lora_a",
+    ];
+    check(&names, "llama", &["token_embd", "blk.0", "blk.1", "output"]);
+}
+
+#[test]
+fn gpt_neox_and_chatglm() {
+    let names = [
+        "embed_out",
+        "gpt_neox.embed_in",
+        "gpt_neox.final_layer_norm",
+        "gpt_neox.layers.10.mlp",
+        "gpt_neox.layers.9.mlp",
+    ];
+    check_modules(&names, &["token_embd", "gpt_neox.layers.9", "gpt_neox.layers.10", "output"]);
+    let chatglm = [
+        "transformer.output_layer",
+        "transformer.encoder.final_layernorm",
+        "transformer.encoder.layers.1.mlp",
+        "transformer.encoder.layers.0.mlp",
+        "transformer.embedding.word_embeddings",
+    ];
+    let blocks = ["transformer.encoder.layers.0", "transformer.encoder.layers.1"];
+    let after = ["transformer.encoder.final_layernorm", "output"];
+    check_modules(&chatglm, &[&["token_embd"][..], &blocks, &after].concat());
+}
+
+#[test]
+fn bart() {
+    let names = [
+        "model.decoder.embed_positions",
+        "model.decoder.layers.0.fc1",
+        "model.decoder.layernorm_embedding",
+        "model.encoder.embed_positions",
+        "model.encoder.layers.1.fc1",
+        "model.encoder.layers.0.fc1",
+        "model.shared",
+        "lm_head",
+    ];
+    let encoder = ["model.encoder.embed_positions", "model.encoder.layers.0", "model.encoder.layers.1"];
+    let decoder = ["model.decoder.embed_positions", "model.decoder.layernorm_embedding", "model.decoder.layers.0"];
+    check_modules(&names, &[&["token_embd"][..], &encoder, &decoder, &["output"]].concat());
+}
+
+#[test]
+fn whisper() {
+    let names = [
+        "decoder.positional_embedding",
+        "decoder.token_embedding.weight",
+        "decoder.blocks.0.mlp.0.weight",
+        "decoder.ln.weight",
+        "encoder.blocks.1.mlp.0.weight",
+        "encoder.blocks.0.mlp.0.weight",
+        "encoder.conv2.weight",
+        "encoder.conv1.weight",
+        "encoder.ln_post.weight",
+        "encoder.positional_embedding",
+    ];
+    let expected = [
+        "encoder.conv1",
+        "encoder.conv2",
+        "encoder.positional_embedding",
+        "encoder.blocks.0",
+        "encoder.blocks.1",
+        "encoder.ln_post",
+        "decoder.positional_embedding",
+        "decoder.token_embedding",
+        "decoder.blocks.0",
+        "decoder.ln",
+    ];
+    check(&names, "", &expected);
+}
+
+#[test]
+fn vision_transformers() {
+    let timm = [
+        "blocks.1.attn.qkv.weight",
+        "blocks.0.attn.qkv.weight",
+        "head.weight",
+        "norm.weight",
+        "patch_embed.proj.weight",
+        "cls_token",
+        "pos_embed",
+    ];
+    check(&timm, "", &["patch_embed.proj", "cls_token", "pos_embed", "blocks.0", "blocks.1", "output"]);
+    let names = [
+        "classifier.weight",
+        "vit.embeddings.cls_token",
+        "vit.embeddings.patch_embeddings.projection.weight",
+        "vit.encoder.layer.0.output.dense.weight",
+        "vit.layernorm.weight",
+    ];
+    check(&names, "", &["token_embd", "vit.encoder.layer.0", "vit.layernorm", "classifier"]);
+    let swin = ["layers.0.mlp", "swin.patch_embeddings.projection", "layernorm"];
+    check_modules(&swin, &["swin.patch_embeddings.projection", "layers.0", "layernorm"]);
+}
+
+#[test]
+fn diffusion() {
+    let flux = [
+        "double_blocks.1.img_attn.qkv",
+        "double_blocks.0.img_attn.qkv",
+        "final_layer.adaLN_modulation.1",
+        "final_layer.linear",
+        "img_in",
+        "single_blocks.1.linear1",
+        "single_blocks.0.linear1",
+        "time_in.in_layer",
+        "txt_in",
+    ];
+    let blocks = ["double_blocks.0", "double_blocks.1", "single_blocks.0", "single_blocks.1"];
+    let after = ["final_layer.adaLN_modulation.1", "final_layer.linear"];
+    check_modules(&flux, &[&["img_in", "time_in.in_layer", "txt_in"][..], &blocks, &after].concat());
+    let latent = [
+        "input_blocks.1.0.proj",
+        "input_blocks.0.0.proj",
+        "middle_block.0.proj",
+        "out.0",
+        "out.2",
+        "output_blocks.1.0.proj",
+        "output_blocks.0.0.proj",
+        "time_embed.2",
+        "time_embed.0",
+    ];
+    let before = ["time_embed.0", "time_embed.2", "input_blocks.0", "input_blocks.1", "middle_block.0"];
+    let expected = [&before[..], &["output_blocks.0", "output_blocks.1", "out.0", "out.2"]].concat();
+    check_modules(&latent, &expected);
+    let wrapped = |name: &str| format!("model.diffusion_model.{name}");
+    let loader = model(&latent.map(|module| wrapped(module) + ".weight"), "", Options::default());
+    assert!(order_of(&loader).into_iter().eq(expected.iter().map(|layer| wrapped(layer))));
+    let diffusers = ["conv_in", "conv_out", "down_blocks.0.conv", "mid_block.resnets.0.conv", "up_blocks.0.conv"];
+    check_modules(&diffusers, &["conv_in", "down_blocks.0", "mid_block.resnets.0", "up_blocks.0", "conv_out"]);
+}
+
+#[test]
+fn convolutions_of_other_makers() {
+    let hugging_face = [
+        "classifier.1",
+        "resnet.embedder.embedder.convolution",
+        "resnet.embedder.embedder.normalization",
+        "resnet.encoder.stages.1.layers.0.layer.0.convolution",
+        "resnet.encoder.stages.0.layers.0.layer.0.convolution",
+    ];
+    let stem = ["resnet.embedder.embedder.convolution", "resnet.embedder.embedder.normalization"];
+    let stages = ["resnet.encoder.stages.0", "resnet.encoder.stages.1"];
+    check_modules(&hugging_face, &[&stem[..], &stages, &["classifier.1"]].concat());
+    let alphabetical = ["bn1", "conv1", "fc", "layer1.1.conv1", "layer1.0.conv1", "layer2.0.conv1"];
+    check_modules(&alphabetical, &["conv1", "bn1", "layer1.0", "layer1.1", "layer2.0", "fc"]);
+    let timm = ["blocks.1.0.conv", "blocks.0.0.conv", "bn1", "classifier", "conv_head", "conv_stem"];
+    check_modules(&timm, &["conv_stem", "bn1", "blocks.0", "blocks.1", "conv_head", "classifier"]);
+    let dense_net = [
+        "features.conv0",
+        "features.norm0",
+        "features.denseblock1.denselayer1.conv1",
+        "features.denseblock1.denselayer2.conv1",
+        "features.transition1.conv",
+        "features.denseblock2.denselayer1.conv1",
+        "features.norm5",
+        "classifier",
+    ];
+    check_modules(&dense_net, &dense_net);
+}
+
+#[test]
+fn no_name_is_too_odd() {
+    let odd = ["", ".", "..", "0", "00.1", "v.", "model.", "é.7", "mm.", ".0", "lstm.l", "l0", "1.weight.", "a.🦀.9.9"];
+    for layer_order in LayerOrder::ALL {
+        assert_eq!(pml::tensor::order_layers(&odd, "", layer_order).len(), odd.len());
+    }
+    for name in odd {
+        pml::tensor::layer_name(name);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 /// Modules whose tensors an engine reads before the first block.
-const EMBEDDINGS: [&str; 22] = [
+const EMBEDDINGS: [&str; 18] = [
     "token_embd",
     "position_embd",
     "token_types",
@@ -16,40 +16,67 @@ const EMBEDDINGS: [&str; 22] = [
     "rope_factors_short",
     "emb",
     "embed_tokens",
-    "model.embed_tokens",
+    "embed_in",
+    "tok_embeddings",
+    "word_embeddings",
+    "word_embeddings_layernorm",
+    "embedding.word_embeddings",
     "wte",
     "wpe",
-    "transformer.wte",
-    "transformer.wpe",
     "embeddings",
-    "embeddings.word_embeddings",
-    "embeddings.position_embeddings",
-    "embeddings.token_type_embeddings",
-    "embeddings.LayerNorm",
-    "backbone.embeddings",
-    "backbone.embedding",
     "shared",
 ];
 
 /// Modules whose tensors an engine reads after the last block.
-const OUTPUTS: [&str; 13] = [
+const OUTPUTS: [&str; 14] = [
     "output",
     "output_norm",
+    "output_layer",
     "cls",
-    "cls.output",
     "lm_head",
-    "norm",
-    "model.norm",
-    "ln_f",
-    "transformer.ln_f",
-    "ln_out",
     "head",
+    "embed_out",
+    "norm",
     "norm_f",
-    "backbone.norm_f",
+    "ln_f",
+    "ln_out",
+    "final_norm",
+    "final_layernorm",
+    "final_layer_norm",
 ];
 
-/// Prefixes of the stacks of one GGUF file, each with embeddings and an output of its own.
-const STACKS: [&str; 4] = ["enc.", "dec.", "v.", "a."];
+/// Modules of several parts that are all embeddings (first) or outputs: `embeddings.LayerNorm`, `cls.norm`.
+const WHOLE: [(&str, &str); 3] = [("embeddings", "token_embd"), ("cls", "output"), ("lm_head", "output")];
+
+/// Modules that only wrap a model, and say nothing of what a layer does in it.
+const WRAPPERS: [&str; 20] = [
+    "model",
+    "module",
+    "base_model",
+    "language_model",
+    "text_model",
+    "diffusion_model",
+    "transformer",
+    "backbone",
+    "thinker",
+    "llm",
+    "_orig_mod",
+    "gpt_neox",
+    "bert",
+    "roberta",
+    "distilbert",
+    "albert",
+    "electra",
+    "deberta",
+    "vit",
+    "resnet",
+];
+
+/// Stacks of one GGUF file, each with embeddings and an output of its own.
+const STACKS: [&str; 4] = ["enc", "dec", "v", "a"];
+
+/// Modules that hold a stack as `v` and `enc` do in GGUF; a parameter right in one is no part of it.
+const HOLDERS: [&str; 6] = ["encoder", "decoder", "visual", "vision_tower", "vision_model", "audio_tower"];
 
 /// The layer that a tensor belongs to, by its name alone.
 ///
@@ -62,17 +89,59 @@ pub fn layer_name(tensor: &str) -> Cow<'_, str> {
     if let Some(cell) = recurrent_cell(tensor) {
         return Cow::Owned(cell);
     }
-    let module = tensor.rsplit_once('.').map_or(tensor, |(module, _)| module);
-    let stack = STACKS.iter().find(|stack| module.starts_with(**stack)).copied().unwrap_or_default();
-    let base = &module[stack.len()..];
-    let shared = if EMBEDDINGS.contains(&base) {
-        "token_embd"
-    } else if OUTPUTS.contains(&base) {
-        "output"
-    } else {
-        return Cow::Borrowed(module);
+    let module = module_name(tensor);
+    let base = unwrapped(module);
+    let (stack, base) = match base.split_once('.') {
+        Some((stack, base)) if STACKS.contains(&stack) => (Some(stack), base),
+        _ => (None, base),
     };
-    if stack.is_empty() { Cow::Borrowed(shared) } else { Cow::Owned(format!("{stack}{shared}")) }
+    match (stack, shared_layer(base)) {
+        (Some(stack), Some(shared)) => Cow::Owned(format!("{stack}.{shared}")),
+        (None, Some(shared)) => Cow::Borrowed(shared),
+        (_, None) => Cow::Borrowed(module),
+    }
+}
+
+/// A layer's name without the modules that wrap the whole model: `layers.0` of `language_model.model.layers.0`.
+pub(super) fn unwrapped(mut name: &str) -> &str {
+    while let Some((first, rest)) = name.split_once('.') {
+        if !WRAPPERS.contains(&first) {
+            break;
+        }
+        name = rest;
+    }
+    name
+}
+
+/// The layer that this module shares with others of its use.
+fn shared_layer(base: &str) -> Option<&'static str> {
+    let first = base.split_once('.').map_or(base, |(first, _)| first);
+    if EMBEDDINGS.contains(&base) {
+        Some("token_embd")
+    } else if OUTPUTS.contains(&base) {
+        Some("output")
+    } else {
+        WHOLE.iter().find(|(module, _)| *module == first).map(|(_, shared)| *shared)
+    }
+}
+
+/// `conv1` of `conv1.weight`: a tensor's name without the parameter.
+fn module_name(tensor: &str) -> &str {
+    // Adapters and split weights put more behind the parameter: `token_embd.weight.lora_a`, `v.patch_embd.weight.1`.
+    if let Some(end) = tensor.find(".weight.").or_else(|| tensor.find(".bias.")) {
+        return &tensor[..end];
+    }
+    let Some((module, leaf)) = tensor.rsplit_once('.') else { return tensor };
+    let is_parameter = leaf.starts_with("weight") || leaf.starts_with("bias");
+    if is_parameter || !is_bare(tensor) { module } else { tensor }
+}
+
+/// Whether a tensor lies right in a wrapper or a stack, and so is a module by itself: `v.class_embd`.
+fn is_bare(tensor: &str) -> bool {
+    match unwrapped(tensor).split_once('.') {
+        Some((first, rest)) => (STACKS.contains(&first) || HOLDERS.contains(&first)) && !rest.contains('.'),
+        None => true,
+    }
 }
 
 /// `blk.12` of `blk.12.attn_q.weight`: all up to the first number behind a dot, where more follows.
@@ -141,6 +210,91 @@ mod tests {
             ("7", "7"),
             (".weight", ""),
             ("a..b", "a."),
+        ] {
+            assert_eq!(layer_name(tensor), layer, "{tensor}");
+        }
+    }
+
+    #[test]
+    fn wrappers_do_not_hide_what_a_module_is() {
+        for (tensor, layer) in [
+            ("language_model.model.embed_tokens.weight", "token_embd"),
+            ("model.language_model.embed_tokens.weight", "token_embd"),
+            ("base_model.model.model.embed_tokens.lora_embedding_A", "token_embd"),
+            ("base_model.model.lm_head.lora_A.weight", "output"),
+            ("bert.embeddings.LayerNorm.weight", "token_embd"),
+            ("roberta.embeddings.token_type_embeddings.weight", "token_embd"),
+            ("gpt_neox.embed_in.weight", "token_embd"),
+            ("gpt_neox.final_layer_norm.bias", "output"),
+            ("embed_out.weight", "output"),
+            ("model.shared.weight", "token_embd"),
+            ("transformer.embedding.word_embeddings.weight", "token_embd"),
+            ("transformer.output_layer.weight", "output"),
+            ("transformer.word_embeddings_layernorm.bias", "token_embd"),
+            ("module.transformer.ln_f.weight", "output"),
+            ("language_model.model.norm.weight", "output"),
+            ("model.final_layernorm.weight", "output"),
+            ("backbone.norm_f.weight", "output"),
+            ("vit.embeddings.cls_token", "token_embd"),
+            ("vit.embeddings.patch_embeddings.projection.weight", "token_embd"),
+            // A tower has embeddings of its own.
+            ("model.vision_tower.vision_model.embeddings.patch_embedding.bias", TOWER_PATCHES),
+            ("model.weight", "model"),
+            ("model.", "model."),
+            ("model.model.model", "model.model.model"),
+        ] {
+            assert_eq!(layer_name(tensor), layer, "{tensor}");
+        }
+    }
+
+    const TOWER_PATCHES: &str = "model.vision_tower.vision_model.embeddings.patch_embedding";
+
+    #[test]
+    fn heads_of_several_modules_are_one_output() {
+        for tensor in [
+            "cls.norm.weight",
+            "cls.bias",
+            "cls.output.weight",
+            "cls.predictions.transform.dense.weight",
+            "cls.predictions.bias",
+            "lm_head.dense.weight",
+            "lm_head.decoder.weight",
+            "lm_head.layer_norm.weight",
+            "lm_head.bias",
+        ] {
+            assert_eq!(layer_name(tensor), "output", "{tensor}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_told_from_modules() {
+        for (tensor, layer) in [
+            ("token_embd.weight.lora_a", "token_embd"),
+            ("output.weight.lora_b", "output"),
+            ("blk.0.attn_q.weight.lora_a", "blk.0"),
+            ("v.patch_embd.weight", "v.patch_embd"),
+            ("v.patch_embd.weight.1", "v.patch_embd"),
+            ("v.class_embd", "v.class_embd"),
+            ("v.position_embd", "v.token_embd"),
+            ("v.position_embd.weight", "v.token_embd"),
+            ("v.pre_ln.weight", "v.pre_ln"),
+            ("visual.class_embedding", "visual.class_embedding"),
+            ("model.image_newline", "model.image_newline"),
+            ("encoder.positional_embedding", "encoder.positional_embedding"),
+            ("model.decoder.positional_embedding", "model.decoder.positional_embedding"),
+            ("encoder.weight", "encoder"),
+            ("decoder.bias", "decoder"),
+            ("decoder.weight_ih", "decoder"),
+            ("encoder.conv1.weight", "encoder.conv1"),
+            ("a.conv1d.1.weight", "a.conv1d.1"),
+            ("mtp.pre_proj.weight", "mtp.pre_proj"),
+            ("mtp.layers.0.mlp.up_proj.weight", "mtp.layers.0"),
+            ("mm.soft_emb_norm.weight", "mm.soft_emb_norm"),
+            ("altup_unembd_proj.weight", "altup_unembd_proj"),
+            (".weight.", ""),
+            ("v.", "v."),
+            ("", ""),
+            ("é.ü.weight", "é.ü"),
         ] {
             assert_eq!(layer_name(tensor), layer, "{tensor}");
         }
