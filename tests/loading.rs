@@ -118,6 +118,36 @@ fn opening_maps_no_page_of_tensor_data() {
     assert!(mapped_pages_from(&path, first.offset.next_multiple_of(4096)) >= lease.len() as u64 / 4096 - 1);
 }
 
+#[test]
+fn many_tensors_take_little_memory() {
+    const COUNT: usize = 50_000;
+    if !in_child("many_tensors_take_little_memory", "") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // In layers of many tensors, and each in a layer of its own.
+    for layer in [390, 1] {
+        let path = folder.path().join(format!("{layer}.gguf"));
+        let mut header = HeaderWriter::new();
+        for number in 0..COUNT {
+            let name = format!("blk.{}.ffn_down.{}.weight", number / layer, number % layer);
+            header.add_tensor(&name, Dtype::Q4_K, &[2, 256]).unwrap();
+        }
+        let mut data = header.create(&path).unwrap();
+        (0..COUNT).for_each(|_| data.leave_hole().unwrap());
+        data.finish().unwrap();
+        // What the writer freed must not hide what the loader takes.
+        // SAFETY: gives free memory back to the system, nothing else.
+        unsafe { libc::malloc_trim(0) };
+        let before = status("RssAnon");
+        let loader = Loader::open(&path, Options::default()).unwrap();
+        assert_eq!(loader.layer_count(), COUNT.div_ceil(layer));
+        let grown = status("RssAnon").saturating_sub(before);
+        println!("{} bytes a tensor in layers of {layer}", grown / COUNT as u64);
+        assert!(grown < (2 << 20) + 200 * COUNT as u64, "{grown}");
+    }
+}
+
 /// Pages of this file, from an offset on, that are present in this process.
 fn mapped_pages_from(path: &Path, offset: u64) -> u64 {
     use std::os::unix::fs::FileExt;

@@ -1,7 +1,8 @@
 //! All that the headers of a model say. Immutable once it is made.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::{Format, Metadata};
@@ -108,7 +109,7 @@ impl TensorTable {
             names: String::new(),
             dimensions: Vec::new(),
             index: HashTable::with_capacity(count),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
         }
     }
 

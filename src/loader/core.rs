@@ -11,7 +11,7 @@ use crate::error::{Error, Result, quoted};
 use crate::format::{Catalogue, Model};
 use crate::io::Source;
 use crate::residency::{Delivery, Found, Holder, LayerState, Ledger, Residency, Snapshot, Standing};
-use crate::tensor::order_layers;
+use crate::tensor::{LayerOrder, order_layers};
 use crate::transfer::{Chunk, Customer, Priority, Queue};
 
 /// The shared part of a loader.
@@ -24,7 +24,10 @@ pub struct Core {
     pub(super) allocations: AtomicU64,
     pub(super) sources: Vec<Arc<Source>>,
     rules: Rules,
-    order: RwLock<Arc<Order>>,
+    /// How layers are ordered until the caller says otherwise.
+    family: LayerOrder,
+    /// The order of use; made when it is first asked for.
+    order: RwLock<Option<Arc<Order>>>,
     closed: AtomicBool,
     /// Dropped last: what sources and views borrow from.
     _keep: Option<Box<dyn Any + Send + Sync>>,
@@ -68,13 +71,12 @@ impl Core {
             catalogue.retain(|name| rules.skip_of(name).is_none());
         }
         let layers = Layers::group(catalogue.tensors(), &rules)?;
-        let names: Vec<&str> = (0..layers.len()).map(|layer| layers.name(layer)).collect();
-        let sequence = order_layers(&names, catalogue.architecture(), layer_order);
         Ok(Core {
             residency: Residency::new(layers.len(), catalogue.tensors().len()),
             queue,
             allocations: AtomicU64::new(0),
-            order: RwLock::new(Arc::new(Order::new(sequence.into_iter().map(|layer| layer as u32).collect()))),
+            family: layer_order,
+            order: RwLock::new(None),
             catalogue,
             layers,
             sources,
@@ -101,7 +103,20 @@ impl Core {
 
     /// Layers in their order of use.
     pub fn order(&self) -> Arc<Order> {
-        self.order.read().unwrap_or_else(PoisonError::into_inner).clone()
+        if let Some(order) = &*self.order.read().unwrap_or_else(PoisonError::into_inner) {
+            return order.clone();
+        }
+        let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        self.order_in(&mut order)
+    }
+
+    fn order_in(&self, order: &mut Option<Arc<Order>>) -> Arc<Order> {
+        let make = || {
+            let names: Vec<&str> = (0..self.layers.len()).map(|layer| self.layers.name(layer)).collect();
+            let sequence = order_layers(&names, self.catalogue.architecture(), self.family);
+            Arc::new(Order::new(sequence.into_iter().map(|layer| layer as u32).collect()))
+        };
+        order.get_or_insert_with(make).clone()
     }
 
     /// Puts these layers first; the others follow in the order they had.
@@ -113,9 +128,10 @@ impl Core {
             }
         }
         let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
-        let rest = order.sequence().filter(|layer| !listed[*layer]);
+        let before = self.order_in(&mut order);
+        let rest = before.sequence().filter(|layer| !listed[*layer]);
         let sequence = first.iter().copied().chain(rest).map(|layer| layer as u32).collect();
-        *order = Arc::new(Order::new(sequence));
+        *order = Some(Arc::new(Order::new(sequence)));
         Ok(())
     }
 

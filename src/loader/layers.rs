@@ -1,7 +1,8 @@
 //! The layers of a model: its tensors, grouped. Indices never change; the order of use is a permutation beside them.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::Rules;
@@ -36,7 +37,7 @@ impl Layers {
             records: Vec::new(),
             names: String::new(),
             index: HashTable::new(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             layer_of: Vec::with_capacity(tensors.len()),
             members: Vec::new(),
         };

@@ -1,8 +1,9 @@
 //! The order in which a forward pass uses the layers, from their names.
 
 use super::layer::unwrapped;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
 
 /// How layers are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,7 +134,7 @@ fn convolution_key(name: &str, index: usize, group: usize) -> Key {
 
 /// For each layer the first whose name differs from its own in numbers only.
 fn groups(layers: &[&str]) -> Vec<usize> {
-    let state = RandomState::new();
+    let state = RandomState::default();
     let hash = |name: &str| {
         let mut hasher = state.build_hasher();
         words(name).for_each(|word| word.hash(&mut hasher));

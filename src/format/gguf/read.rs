@@ -13,7 +13,7 @@ use crate::tensor::Dtype;
 /// Versions that differ in nothing that matters here.
 const SERVED_VERSIONS: [u32; 2] = [2, 3];
 /// Room made before the first tensor is read; from there on the table grows with what is really in the file.
-const FIRST_TENSORS: u64 = 1 << 12;
+const FIRST_TENSORS: u64 = 1 << 16;
 /// The least bytes that one key and its value, or one tensor's description, can take.
 const MIN_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
 const MIN_TENSOR_BYTES: u64 = 8 + 1 + 4 + 4 + 8;
@@ -42,8 +42,9 @@ pub fn read(source: &Arc<Source>) -> Result<Header> {
 
     let mut tensors = TensorTable::with_capacity(tensor_count.min(FIRST_TENSORS) as usize);
     let mut data_bytes = 0;
+    let mut name = String::new();
     for _ in 0..tensor_count {
-        data_bytes = read_tensor(&mut cursor, &mut tensors, data_bytes, alignment)?;
+        data_bytes = read_tensor(&mut cursor, &mut tensors, &mut name, data_bytes, alignment)?;
     }
     let header_bytes = cursor.position();
     metadata.finish(header_bytes);
@@ -71,8 +72,8 @@ fn check_count(cursor: &Cursor<'_>, what: &str, count: u64, least_bytes: u64) ->
 }
 
 fn read_key_value(cursor: &mut Cursor<'_>, metadata: &mut Metadata, architecture: &mut String) -> Result<()> {
-    let length = cursor.u64()?;
-    let key = read_name(cursor, "key", length, MAX_KEY_BYTES)?;
+    let mut key = String::new();
+    read_name(cursor, &mut key, "key", MAX_KEY_BYTES)?;
     let part = || format!("metadata {}", quoted(&key));
     let value_type = cursor.value_type().map_err(|error| error.within(&part()))?;
     let node = read_value(cursor, value_type).map_err(|error| error.within(&part()))?;
@@ -111,17 +112,19 @@ fn read_value(cursor: &mut Cursor<'_>, value_type: ValueType) -> Result<Node> {
     }
 }
 
-/// A key or a tensor's name.
-fn read_name(cursor: &mut Cursor<'_>, what: &str, length: u64, longest: u64) -> Result<String> {
+/// A key or a tensor's name, into a string that is used again.
+fn read_name(cursor: &mut Cursor<'_>, name: &mut String, what: &str, longest: u64) -> Result<()> {
+    name.clear();
+    let length = cursor.u64()?;
     if length == 0 || length > longest {
         return Err(cursor.malformed(&format!("length of a {what}"), length, format_args!("1 to {longest} bytes")));
     }
-    let name = std::str::from_utf8(cursor.take(length as usize)?).map(str::to_owned);
-    let name = name.map_err(|error| cursor.malformed(&format!("{what} before"), error, "valid UTF-8"))?;
-    if name.contains('\0') {
-        return Err(cursor.malformed(&format!("{what} before"), quoted(&name), "no NUL in it"));
+    let valid = std::str::from_utf8(cursor.take(length as usize)?).map(|text| name.push_str(text));
+    valid.map_err(|error| cursor.malformed(&format!("{what} before"), error, "valid UTF-8"))?;
+    if name.as_bytes().contains(&0) {
+        return Err(cursor.malformed(&format!("{what} before"), quoted(name), "no NUL in it"));
     }
-    Ok(name)
+    Ok(())
 }
 
 fn alignment(cursor: &Cursor<'_>, metadata: &Metadata) -> Result<u64> {
@@ -140,10 +143,17 @@ fn alignment(cursor: &Cursor<'_>, metadata: &Metadata) -> Result<u64> {
 }
 
 /// Reads one tensor's description; `data_bytes` is the padded size of all before it, and the result of all with it.
-fn read_tensor(cursor: &mut Cursor<'_>, tensors: &mut TensorTable, data_bytes: u64, alignment: u64) -> Result<u64> {
-    let length = cursor.u64()?;
-    let name = read_name(cursor, "tensor name", length, MAX_NAME_BYTES)?;
-    let part = |error: Error| error.within(&format!("tensor {}", quoted(&name)));
+/// `name` is used again from tensor to tensor.
+fn read_tensor(
+    cursor: &mut Cursor<'_>,
+    tensors: &mut TensorTable,
+    name: &mut String,
+    data_bytes: u64,
+    alignment: u64,
+) -> Result<u64> {
+    read_name(cursor, name, "tensor name", MAX_NAME_BYTES)?;
+    let name = name.as_str();
+    let part = |error: Error| error.within(&format!("tensor {}", quoted(name)));
     let (shape, rank) = read_shape(cursor).map_err(part)?;
     let shape = &shape[..rank];
     let id = cursor.u32()?;
@@ -157,14 +167,12 @@ fn read_tensor(cursor: &mut Cursor<'_>, tensors: &mut TensorTable, data_bytes: u
             format_args!("{data_bytes}, where the last tensor ends"),
         )));
     }
-    tensors.push(TensorInfo { name: &name, dtype, shape, shard: 0, offset, bytes }).map_err(
-        |refused| match refused {
-            Refused::Duplicate => {
-                cursor.malformed("tensor", format_args!("{} a second time", quoted(&name)), "each name once")
-            }
-            Refused::Full => cursor.malformed("tensors", "more", "at most 4 Gi of tensors and of bytes of names"),
-        },
-    )?;
+    tensors.push(TensorInfo { name, dtype, shape, shard: 0, offset, bytes }).map_err(|refused| match refused {
+        Refused::Duplicate => {
+            cursor.malformed("tensor", format_args!("{} a second time", quoted(name)), "each name once")
+        }
+        Refused::Full => cursor.malformed("tensors", "more", "at most 4 Gi of tensors and of bytes of names"),
+    })?;
     bytes
         .checked_next_multiple_of(alignment)
         .and_then(|padded| data_bytes.checked_add(padded))

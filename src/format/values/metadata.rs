@@ -1,10 +1,11 @@
 //! Metadata: keys and values, where the values stay in the file. Arrays are indexed when first asked for.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use once_cell::sync::OnceCell;
 
@@ -144,7 +145,7 @@ impl Metadata {
             entries: Vec::new(),
             keys: String::new(),
             index: HashTable::new(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             header: HeaderBytes { source, length: 0, read: OnceCell::new() },
             arrays: RwLock::default(),
         }

@@ -48,11 +48,14 @@ fn four_walks(bytes: &[u8]) -> Option<(u64, usize)> {
     let ends: [usize; WALKS] = std::array::from_fn(|walk| starts.get(walk + 1).copied().unwrap_or(bytes.len()));
     let mut at = starts;
     let mut count = 0;
-    // All four in step, while none has come to its end.
-    while at.iter().zip(&ends).all(|(at, end)| at < end) {
-        let steps: [Option<usize>; WALKS] = at.map(|at| next(bytes, at));
-        let [Some(first), Some(second), Some(third), Some(fourth)] = steps else { break };
-        at = [first, second, third, fourth];
+    // All in step, while none has come to its end.
+    'step: while at.iter().zip(&ends).all(|(at, end)| at < end) {
+        let mut steps = at;
+        for step in &mut steps {
+            let Some(end) = next(bytes, *step) else { break 'step };
+            *step = end;
+        }
+        at = steps;
         count += WALKS as u64;
     }
     for (at, end) in at.iter_mut().zip(&ends) {
