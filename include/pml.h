@@ -1261,7 +1261,8 @@ pml_status_t pml_tensor_prefetch(struct pml_tensor_t *tensor);
  * none, 0: no wait); without a budget nobody waits for those, and a read takes as long as it takes. `out` may be NULL.
  *
  * Errors: what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED, PML_STATUS_OUT_OF_MEMORY), after which a later
- * acquire tries again; PML_STATUS_CLOSED after the loader was freed.
+ * acquire tries again; PML_STATUS_CLOSED after the loader was freed; PML_STATUS_INVALID_ARGUMENT for another stream or
+ * time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are open.
  */
 PML_API
 pml_status_t pml_tensor_acquire(struct pml_tensor_t *tensor,
@@ -1457,7 +1458,8 @@ pml_status_t pml_loader_prefetch_layers(struct pml_loader_t *loader,
  * in memory this takes no lock.
  *
  * Errors: PML_STATUS_OUT_OF_RANGE; what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED,
- * PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries again.
+ * PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries again; PML_STATUS_INVALID_ARGUMENT for another stream or
+ * time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are open.
  */
 PML_API
 pml_status_t pml_loader_acquire_layer(struct pml_loader_t *loader,

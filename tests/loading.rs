@@ -530,7 +530,7 @@ fn drop_from_cache(file: &std::fs::File, offset: u64, length: usize) -> bool {
     file.sync_all().unwrap();
     // SAFETY: the descriptor is open; advice changes no content.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-    let cached = pml::io::os::cached_pages(file, offset..offset + length as u64).unwrap();
+    let cached = pml::io::cached_pages(file, offset..offset + length as u64).unwrap();
     cached.0 * 2 < cached.1
 }
 
@@ -626,6 +626,60 @@ fn what_a_rule_moves_or_leaves_out_is_not_missing() {
     let mut skipped = Rules::new();
     skipped.skip("blk.1.*").unwrap();
     assert_eq!((verify(moved), verify(skipped)), (0, 0));
+}
+
+#[test]
+fn damage_at_the_end_of_a_long_tensor_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.gguf");
+    let mut header = HeaderWriter::new();
+    header.add_tensor("long", Dtype::F32, &[16 << 20]).unwrap();
+    header.add_tensor("short", Dtype::F32, &[32]).unwrap();
+    let mut data = header.create(&path).unwrap();
+    (0..63).for_each(|_| data.write(&vec![0; 1 << 20]).unwrap());
+    data.write(&vec![0; (1 << 20) - 4]).unwrap();
+    data.write(&f32::NAN.to_le_bytes()).unwrap();
+    data.leave_hole().unwrap();
+    data.finish().unwrap();
+    let loader = Loader::open(&path, options(Mode::Read)).unwrap();
+    for _ in 0..5 {
+        let mut found = Vec::new();
+        loader
+            .verify(0, |finding| {
+                found.push(finding);
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].tensor, Some(0));
+        assert!(found[0].error.to_string().contains(&format!("element {}", (16 << 20) - 1)), "{}", found[0].error);
+    }
+    // Breaking off ends the work.
+    let stopped = loader.verify(0, |_| std::ops::ControlFlow::Break(()));
+    assert_eq!(stopped.unwrap_err().status(), Status::Cancelled);
+}
+
+#[test]
+fn promised_blocks_that_are_all_missing_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("beheaded.gguf");
+    let mut header = HeaderWriter::new();
+    header.add("general.architecture", &"llama".into()).unwrap();
+    header.add("llama.block_count", &pml::format::gguf::write::Datum::U32(32)).unwrap();
+    header.add_tensor("token_embd.weight", Dtype::F32, &[32]).unwrap();
+    let mut data = header.create(&path).unwrap();
+    data.leave_hole().unwrap();
+    data.finish().unwrap();
+    let loader = Loader::open(&path, options(Mode::Read)).unwrap();
+    let mut found = Vec::new();
+    loader
+        .verify(0, |finding| {
+            found.push(finding);
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(found.len(), 1);
+    assert!(found[0].error.to_string().contains("32"), "{}", found[0].error);
 }
 
 #[test]

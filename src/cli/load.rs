@@ -11,7 +11,7 @@ use super::arguments::Io;
 use super::output::{Column, Failure, Output, complain, plain, size_text};
 use super::progress::TwoBars;
 use crate::io::os;
-use crate::loader::{Loader, Options, Stats};
+use crate::loader::{Loader, MAX_WORKERS, Options, Stats};
 
 /// One word in each cache line is enough to bring the line.
 const STRIDE: usize = 64;
@@ -27,8 +27,8 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value_t = Io::Auto)]
     io: Io,
     /// At most how many reads are under way at once; 0 for as many as suit the machine
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    workers: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_WORKERS as u64))]
+    workers: u64,
     /// How often the model is gone through
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     passes: u64,
@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
 
 fn measure(arguments: &Arguments) -> Result<Measured, Failure> {
     let start = Instant::now();
-    let options = Options { io: arguments.io.into(), workers: arguments.workers, ..Options::default() };
+    let options = Options { io: arguments.io.into(), workers: arguments.workers as usize, ..Options::default() };
     let loader = Loader::open(&arguments.file, options)?;
     let open = start.elapsed();
     let order = loader.layer_order();

@@ -2,13 +2,13 @@
 
 use std::ptr::NonNull;
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapRaw};
 
 use crate::error::{Error, Result};
 
 /// The memory of one layer: page-aligned, and gone from the process as soon as it is dropped.
 pub struct HostSlab {
-    memory: Option<MmapMut>,
+    memory: Option<MmapRaw>,
 }
 
 impl HostSlab {
@@ -21,14 +21,13 @@ impl HostSlab {
             what: format!("host memory of {bytes} bytes for a layer"),
             reason: error.to_string(),
         })?;
-        Ok(HostSlab { memory: Some(memory) })
+        // From here on it is reached through raw pointers alone: transfers write it while others read their parts.
+        Ok(HostSlab { memory: Some(MmapRaw::from(memory)) })
     }
 
     /// Its first byte; dangling where it has none.
     pub fn start(&self) -> NonNull<u8> {
-        self.memory.as_ref().map_or(NonNull::dangling(), |memory| {
-            // The slab is written through this pointer by transfers, each to bytes of its own.
-            NonNull::new(memory.as_ptr().cast_mut()).unwrap_or(NonNull::dangling())
-        })
+        let start = self.memory.as_ref().and_then(|memory| NonNull::new(memory.as_mut_ptr()));
+        start.unwrap_or(NonNull::dangling())
     }
 }

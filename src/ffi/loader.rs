@@ -539,7 +539,8 @@ pub unsafe extern "C" fn pml_loader_prefetch_layers(
 /// in memory this takes no lock.
 ///
 /// Errors: PML_STATUS_OUT_OF_RANGE; what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED,
-/// PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries again.
+/// PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries again; PML_STATUS_INVALID_ARGUMENT for another stream or
+/// time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are open.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.

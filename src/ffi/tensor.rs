@@ -278,7 +278,8 @@ pub unsafe extern "C" fn pml_tensor_prefetch(tensor: *mut pml_tensor_t) -> pml_s
 /// none, 0: no wait); without a budget nobody waits for those, and a read takes as long as it takes. `out` may be NULL.
 ///
 /// Errors: what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED, PML_STATUS_OUT_OF_MEMORY), after which a later
-/// acquire tries again; PML_STATUS_CLOSED after the loader was freed.
+/// acquire tries again; PML_STATUS_CLOSED after the loader was freed; PML_STATUS_INVALID_ARGUMENT for another stream or
+/// time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are open.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.

@@ -3,13 +3,14 @@
 //! A [`Source`] is one open file (or one block of memory, or a caller's own [`Reader`]). It picks the reader that suits
 //! the file system and the state of the page cache, falls back to the next when one fails, and counts what each read.
 
-pub mod os;
+pub(crate) mod os;
 
 mod direct;
 mod memory;
 mod source;
 
 pub use memory::Memory;
+pub use os::cached_pages;
 pub use source::{Counters, Source};
 
 /// Which reader a caller asks for.

@@ -336,8 +336,7 @@ impl Core {
         ledger.announce(tensor);
     }
 
-    /// Sets a layer's state by what is under way and there. Space that nothing came into is handed out, to be dropped
-    /// without the lock.
+    /// Sets a layer's state by what is under way and there. Space that nothing came into is handed out, to be vacated.
     #[must_use]
     fn settle(&self, ledger: &mut Locked<'_>, layer: usize) -> Option<Space> {
         let state = match ledger.standing(layer) {
@@ -346,8 +345,10 @@ impl Core {
             Standing::Idle(loaded) if loaded == self.layers.members(layer).len() => LayerState::Resident,
             Standing::Idle(_) => LayerState::Partial,
         };
+        let space = (state == LayerState::Absent).then(|| ledger.evict(layer)).flatten();
+        let state = if space.is_some() { LayerState::Draining } else { state };
         self.residency.set_state(ledger, layer, state);
-        (state == LayerState::Absent).then(|| ledger.evict(layer)).flatten()
+        space
     }
 
     /// Gives back the memory of a layer that nobody holds.
@@ -386,8 +387,13 @@ impl Core {
             self.residency.set_data(&mut ledger, *tensor as usize, std::ptr::null_mut());
         }
         let space = ledger.evict(layer);
+        self.vacate(ledger, layer, space);
+    }
+
+    /// Drops the space of a draining layer without the lock: giving pages back takes a while, and nobody needs to wait for
+    /// it but those who want this layer.
+    fn vacate(&self, ledger: Locked<'_>, layer: usize, space: Option<Space>) {
         drop(ledger);
-        // Giving pages back takes a while, and nobody needs to wait for it but those who want this layer.
         drop(space);
         let mut ledger = self.residency.lock();
         self.residency.set_state(&mut ledger, layer, LayerState::Absent);
@@ -404,6 +410,8 @@ impl Core {
         }
         for layer in 0..self.layers.len() {
             self.residency.release_all_of_loader(layer);
+            // Whoever lowers the count after this sees that the loader is closed; who did before is seen here.
+            self.residency.publish(layer);
             self.unload_if_idle(layer);
         }
     }
@@ -440,8 +448,11 @@ impl Customer for Core {
         }
         let space = self.settle(&mut ledger, layer);
         let closed = ledger.is_closed();
+        if space.is_some() {
+            self.vacate(ledger, layer, space);
+            return;
+        }
         drop(ledger);
-        drop(space);
         self.residency.notify();
         if closed {
             // Nobody will come for it.

@@ -177,13 +177,15 @@ struct Piece {
     limit: u64,
 }
 
-/// The stretches of the files that the layer's tensors cover.
+/// The stretches of the files that the layer's tensors cover, and no other tensor.
 fn ranges(layer: LayerFiles<'_>) -> Vec<(Arc<Source>, std::ops::Range<u64>)> {
     let mut ranges: Vec<(Arc<Source>, std::ops::Range<u64>)> = Vec::new();
     for member in 0..layer.members.len() {
         let tensor = layer.member(member);
         let end = tensor.offset + tensor.bytes;
-        match ranges.last_mut().filter(|_| layer.follows(member)) {
+        // A gap between tensors that follow each other in the table too is padding.
+        let is_next = member > 0 && layer.members[member] == layer.members[member - 1] + 1;
+        match ranges.last_mut().filter(|(_, range)| layer.follows(member) && (is_next || range.end == tensor.offset)) {
             Some((_, range)) => range.end = end,
             None => ranges.push((layer.source(&tensor).clone(), tensor.offset..end)),
         }

@@ -1,8 +1,9 @@
 //! Looking for damage in a model: what opening it cannot see.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use super::{Core, Loader};
@@ -61,16 +62,22 @@ impl Loader {
 /// Compares the promised number of blocks with those named by tensors. A file without tensors, a bare vocabulary,
 /// promises none; and what a rule has left out is not missing.
 fn missing_blocks(core: &Core) -> Result<Vec<Error>> {
+    let layers: HashSet<Cow<'_, str>> = core.catalogue.tensors().iter().map(|tensor| layer_name(tensor.name)).collect();
+    if layers.is_empty() || core.leaves_out_any() {
+        return Ok(Vec::new());
+    }
     let mut errors = Vec::new();
+    // Names of a family that numbers its blocks otherwise are not compared; but no number at all is too few.
+    let numbered = layers.iter().any(|layer| layer.ends_with(|last: char| last.is_ascii_digit()));
     for (prefix, keys) in [
         ("blk.", &["block_count"][..]),
         ("enc.blk.", &["block_count"]),
         ("dec.blk.", &["decoder_block_count", "block_count"]),
     ] {
-        let number = |tensor: &str| layer_name(tensor).strip_prefix(prefix)?.parse().ok();
-        let present: HashSet<u64> = core.catalogue.tensors().iter().filter_map(|tensor| number(tensor.name)).collect();
-        let promised = promised_blocks(core, keys)?.filter(|_| !present.is_empty() && !core.leaves_out_any());
-        let Some((key, expected)) = promised else { continue };
+        let number = |layer: &Cow<'_, str>| layer.strip_prefix(prefix)?.parse().ok();
+        let present: HashSet<u64> = layers.iter().filter_map(number).collect();
+        let is_compared = !present.is_empty() || (!numbered && prefix == "blk.");
+        let Some((key, expected)) = promised_blocks(core, keys)?.filter(|_| is_compared) else { continue };
         if present.len() as u64 != expected || present.iter().any(|number| *number >= expected) {
             let lacking = (0..expected).find(|number| !present.contains(number));
             let lacking = lacking.map_or(String::new(), |number| format!(" ({prefix}{number} is missing)"));
@@ -101,16 +108,17 @@ fn promised_blocks(core: &Core, keys: &[&str]) -> Result<Option<(String, u64)>> 
 fn verify_values(core: &Core, mut tell: impl FnMut(Finding) -> Result<()>) -> Result<()> {
     let count = core.catalogue.tensors().len();
     let next = AtomicUsize::new(0);
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
         let work = |sender: mpsc::Sender<Result<Finding>>| {
             let mut buffer = Vec::new();
             loop {
                 let tensor = next.fetch_add(1, Ordering::Relaxed);
-                if tensor >= count {
+                if tensor >= count || over.load(Ordering::Relaxed) {
                     return;
                 }
-                let is_over = || next.load(Ordering::Relaxed) > count;
+                let is_over = || over.load(Ordering::Relaxed);
                 let found = first_damage(core, tensor, &mut buffer, is_over).transpose();
                 let finding = found.map(|found| found.map(|error| Finding { tensor: Some(tensor), error }));
                 if let Some(finding) = finding
@@ -134,8 +142,10 @@ fn verify_values(core: &Core, mut tell: impl FnMut(Finding) -> Result<()>) -> Re
             drop(sender);
         }
         let told = receiver.iter().try_for_each(|finding| tell(finding?));
-        // Whoever still works stops where it is.
-        next.store(usize::MAX / 2, Ordering::Relaxed);
+        if told.is_err() {
+            // Whoever still works stops where it is.
+            over.store(true, Ordering::Relaxed);
+        }
         told
     })
 }

@@ -88,6 +88,11 @@ impl<S> Residency<S> {
         while self.words[layer].release(Holder::Layer) {}
     }
 
+    /// Makes what this thread did before known to everyone who changes the layer's count later.
+    pub fn publish(&self, layer: usize) {
+        self.words[layer].publish();
+    }
+
     /// A layer's state and counts.
     pub fn snapshot(&self, layer: usize) -> Snapshot {
         self.words[layer].snapshot()

@@ -118,6 +118,11 @@ impl LayerWord {
         self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lower).is_ok()
     }
 
+    /// Writes the word as it is, so that later changes of it come after what this thread did before.
+    pub fn publish(&self) {
+        self.word.fetch_add(0, Ordering::AcqRel);
+    }
+
     /// State and counts now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(self.word.load(Ordering::Acquire))

@@ -86,7 +86,7 @@ pub fn direct_alignment(file: &File) -> usize {
 
 /// Whether the file lies behind a network or a user-space file system, where a page fault can hang.
 pub fn is_network(file: &File) -> bool {
-    const NETWORK: [i64; 14] = [
+    const NETWORK: [u64; 14] = [
         0x6969,      // NFS
         0x517B,      // SMB
         0xFE53_4D42, // SMB2
@@ -107,8 +107,8 @@ pub fn is_network(file: &File) -> bool {
     let status = unsafe { libc::fstatfs(file.as_raw_fd(), information.as_mut_ptr()) };
     // SAFETY: all-zero bytes are a valid statfs, and on success the kernel has filled it.
     let information = unsafe { information.assume_init() };
-    // The magic numbers are 32 bits wide, whatever the field's own width and sign.
-    status == 0 && NETWORK.contains(&(information.f_type & 0xFFFF_FFFF))
+    // The magic numbers are 32 bits wide; the field's own width and sign differ from one C library to the next.
+    status == 0 && NETWORK.contains(&(information.f_type as u64 & 0xFFFF_FFFF))
 }
 
 /// How many of the pages under `range` are in the page cache, and how many pages there are. `None` when the system
