@@ -119,6 +119,31 @@ fn real_files_agree() {
     for path in model_files("real_files_agree") {
         let Some(opinions) = opinions("real_files_agree", std::slice::from_ref(&path)) else { return };
         check(&path, &opinions);
+        check_command(&path, &opinions[0]);
+    }
+}
+
+/// What the `pml` command prints of a file, as JSON.
+fn command(arguments: &[&OsStr]) -> Json {
+    let output = Command::new(env!("CARGO_BIN_EXE_pml")).args(arguments).arg("--json").output().expect("pml starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON from pml")
+}
+
+fn check_command(path: &Path, opinion: &Json) {
+    let info = command(&["info".as_ref(), path.as_ref()]);
+    let hash = command(&["hash".as_ref(), path.as_ref()]);
+    let list = |json: &Json| json["tensors"].as_array().expect("a list of tensors").clone();
+    let expected = list(opinion);
+    assert_eq!((list(&info).len(), list(&hash).len()), (expected.len(), expected.len()), "{}", path.display());
+    assert_eq!(info["metadata_count"], opinion["keys"].as_array().expect("a list of keys").len());
+    for ((expected, info), hash) in expected.iter().zip(list(&info)).zip(list(&hash)) {
+        for field in ["name", "shape", "offset", "bytes"] {
+            assert_eq!(expected[field], info[field], "{}: {field}", path.display());
+        }
+        let dtype = Dtype::from_name(info["dtype"].as_str().expect("a name")).expect("a type");
+        assert_eq!(expected["type"], dtype.id());
+        assert_eq!((&expected["name"], &expected["sha256"]), (&hash["name"], &hash["sha256"]));
     }
 }
 
