@@ -394,6 +394,16 @@
 #define PML_LOG_DEBUG 3
 
 /**
+ * Compare the blocks that the metadata promises with those that are there: a flag of pml_loader_verify.
+ */
+#define PML_VERIFY_STRUCTURE 1
+
+/**
+ * Look for NaN and infinities among floating-point elements and the scales of quantised blocks.
+ */
+#define PML_VERIFY_VALUES 2
+
+/**
  * Nothing of the layer is in memory: a layer's state.
  */
 #define PML_LAYER_ABSENT 0
@@ -417,16 +427,6 @@
  * Its memory is being given back.
  */
 #define PML_LAYER_DRAINING 4
-
-/**
- * Compare the blocks that the metadata promises with those that are there: a flag of pml_loader_verify.
- */
-#define PML_VERIFY_STRUCTURE 1
-
-/**
- * Look for NaN and infinities among floating-point elements and the scales of quantised blocks.
- */
-#define PML_VERIFY_VALUES 2
 
 /**
  * Unsigned, 8 bits: the types of values have GGUF's numbers.
@@ -870,48 +870,6 @@ typedef struct pml_view_t {
 } pml_view_t;
 
 /**
- * A layer, as it stands. The name lives as long as the loader's handle.
- */
-typedef struct pml_layer_info_t {
-    /**
-     * sizeof(pml_layer_info_t), set by the caller.
-     */
-    size_t struct_size;
-    /**
-     * Its name, in UTF-8; does not end in NUL.
-     */
-    const char *name;
-    /**
-     * Bytes of the name.
-     */
-    size_t name_length;
-    /**
-     * Bytes of its tensors.
-     */
-    uint64_t bytes;
-    /**
-     * How many tensors it has.
-     */
-    size_t tensor_count;
-    /**
-     * Its place in the order of use, from 0.
-     */
-    size_t position;
-    /**
-     * A PML_LAYER_ value: its state now.
-     */
-    uint32_t state;
-    /**
-     * 0.
-     */
-    uint32_t reserved;
-    /**
-     * How often it and its tensors are acquired now.
-     */
-    uint64_t acquire_count;
-} pml_layer_info_t;
-
-/**
  * Sums since the loader was opened. Figures of parts that a loader does not use are 0.
  */
 typedef struct pml_stats_t {
@@ -992,6 +950,48 @@ typedef struct pml_stats_t {
      */
     double copy_seconds;
 } pml_stats_t;
+
+/**
+ * A layer, as it stands. The name lives as long as the loader's handle.
+ */
+typedef struct pml_layer_info_t {
+    /**
+     * sizeof(pml_layer_info_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * Its name, in UTF-8; does not end in NUL.
+     */
+    const char *name;
+    /**
+     * Bytes of the name.
+     */
+    size_t name_length;
+    /**
+     * Bytes of its tensors.
+     */
+    uint64_t bytes;
+    /**
+     * How many tensors it has.
+     */
+    size_t tensor_count;
+    /**
+     * Its place in the order of use, from 0.
+     */
+    size_t position;
+    /**
+     * A PML_LAYER_ value: its state now.
+     */
+    uint32_t state;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * How often it and its tensors are acquired now.
+     */
+    uint64_t acquire_count;
+} pml_layer_info_t;
 
 /**
  * A metadata value. The key lives as long as the loader's handle.
@@ -1302,11 +1302,6 @@ pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
                              size_t size);
 
 /**
- * Writes the initial values, as PML_LAYER_INFO_INIT has them. Does nothing where `info` is NULL.
- */
-PML_API void pml_layer_info_init(struct pml_layer_info_t *info, size_t struct_size);
-
-/**
  * Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.
  */
 PML_API void pml_stats_init(struct pml_stats_t *stats, size_t struct_size);
@@ -1374,6 +1369,38 @@ pml_status_t pml_loader_verify(struct pml_loader_t *loader,
                                uint64_t flags,
                                pml_event_callback_t on_event,
                                void *user_data);
+
+/**
+ * How many tensors the model has; 0 where `loader` is NULL.
+ */
+PML_API size_t pml_loader_tensor_count(const struct pml_loader_t *loader);
+
+/**
+ * A handle for the tensor of this name; loads nothing. Free it with pml_tensor_free, before or after the loader. On
+ * failure `*out` is NULL.
+ *
+ * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_tensor(struct pml_loader_t *loader,
+                               const char *name,
+                               struct pml_tensor_t **out);
+
+/**
+ * A handle for the tensor at `index`; loads nothing. Free it with pml_tensor_free, before or after the loader. On
+ * failure `*out` is NULL.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_tensor_at(struct pml_loader_t *loader,
+                                  size_t index,
+                                  struct pml_tensor_t **out);
+
+/**
+ * Writes the initial values, as PML_LAYER_INFO_INIT has them. Does nothing where `info` is NULL.
+ */
+PML_API void pml_layer_info_init(struct pml_layer_info_t *info, size_t struct_size);
 
 /**
  * How many layers the model has; 0 where `loader` is NULL.
@@ -1486,33 +1513,6 @@ pml_status_t pml_loader_release_layer(struct pml_loader_t *loader,
 PML_API
 pml_status_t pml_loader_unload_layer(struct pml_loader_t *loader,
                                      size_t layer);
-
-/**
- * How many tensors the model has; 0 where `loader` is NULL.
- */
-PML_API size_t pml_loader_tensor_count(const struct pml_loader_t *loader);
-
-/**
- * A handle for the tensor of this name; loads nothing. Free it with pml_tensor_free, before or after the loader. On
- * failure `*out` is NULL.
- *
- * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_INVALID_ARGUMENT.
- */
-PML_API
-pml_status_t pml_loader_tensor(struct pml_loader_t *loader,
-                               const char *name,
-                               struct pml_tensor_t **out);
-
-/**
- * A handle for the tensor at `index`; loads nothing. Free it with pml_tensor_free, before or after the loader. On
- * failure `*out` is NULL.
- *
- * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
- */
-PML_API
-pml_status_t pml_loader_tensor_at(struct pml_loader_t *loader,
-                                  size_t index,
-                                  struct pml_tensor_t **out);
 
 /**
  * Writes the initial values, as PML_METADATA_INFO_INIT has them. Does nothing where `info` is NULL.

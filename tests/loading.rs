@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use pml::format::gguf::write::HeaderWriter;
 use pml::io::{Memory, Mode, Reader, Source};
-use pml::loader::{LayerState, Loader, Options, Rules};
+use pml::loader::{LayerLease, LayerState, Loader, Options, Rules};
 use pml::tensor::Dtype;
 use pml::{Error, Status};
 
@@ -24,6 +24,11 @@ fn model_file() -> (tempfile::TempDir, std::path::PathBuf) {
     let path = folder.path().join("model.gguf");
     models::write_llama(&path);
     (folder, path)
+}
+
+/// Whether every tensor of a held layer has the bytes that the file has for it.
+fn holds_its_bytes(lease: &LayerLease<'_>) -> bool {
+    lease.tensors().all(|(tensor, bytes)| bytes == models::pattern(tensor, bytes.len()))
 }
 
 /// A field of /proc/self/status, in bytes.
@@ -267,7 +272,7 @@ fn many_threads_that_want_one_layer_load_it_once() {
             scope.spawn(move || {
                 if number % 2 == 0 {
                     let lease = loader.acquire_layer(layer).unwrap();
-                    assert!(lease.tensors().all(|(tensor, bytes)| bytes == models::pattern(tensor, bytes.len())));
+                    assert!(holds_its_bytes(&lease));
                 } else {
                     let tensor = loader.tensor("blk.0.attn_v.weight").unwrap();
                     let lease = tensor.acquire().unwrap();
@@ -326,7 +331,7 @@ fn every_read_can_fail_and_the_next_acquire_succeeds() {
                 drop(loader.acquire_layer(layer).unwrap());
             }
             let lease = loader.acquire_layer(layer).unwrap();
-            assert!(lease.tensors().all(|(tensor, bytes)| bytes == models::pattern(tensor, bytes.len())));
+            assert!(holds_its_bytes(&lease));
         }
         assert_eq!(loader.stats().resident_bytes, loader.stats().total_bytes);
         match failed {
@@ -471,7 +476,7 @@ fn without_a_thread_an_acquire_fails_and_the_next_one_succeeds() {
     assert!(error.to_string().contains("worker thread"), "{error}");
     assert_eq!(loader.layer_info(layer).unwrap().state, LayerState::Absent);
     let lease = loader.acquire_layer(layer).unwrap();
-    assert!(lease.tensors().all(|(tensor, bytes)| bytes == models::pattern(tensor, bytes.len())));
+    assert!(holds_its_bytes(&lease));
 }
 
 #[test]
@@ -486,7 +491,7 @@ fn direct_reads_fall_back_where_the_file_system_has_none() {
     let loader = Loader::open(&path, options(Mode::Direct)).unwrap();
     for layer in loader.layer_order() {
         let lease = loader.acquire_layer(layer).unwrap();
-        assert!(lease.tensors().all(|(tensor, bytes)| bytes == models::pattern(tensor, bytes.len())));
+        assert!(holds_its_bytes(&lease));
     }
     let stats = loader.stats();
     assert_eq!(stats.reader_fallbacks == 0, stats.direct_bytes >= stats.total_bytes, "{stats:?}");

@@ -1,4 +1,4 @@
-//! Loaders and their layers.
+//! Loaders: opening, freeing, stats, verification, and the way to tensors.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ops::ControlFlow;
@@ -7,25 +7,13 @@ use std::ptr::NonNull;
 use super::metadata::NestedArrays;
 use super::options;
 use super::structs::{self, Growable};
-use super::tensor::{check_stream, check_timeout};
 use super::{
-    Destroy, PML_EVENT_ERROR, PML_STAGE_VALIDATING, array, guard, guard_value, handle, null, output,
-    pml_event_callback_t, pml_event_t, pml_options_t, pml_status_t, pml_tensor_t, text,
+    Destroy, PML_EVENT_ERROR, PML_STAGE_VALIDATING, guard, guard_value, handle, null, output, pml_event_callback_t,
+    pml_event_t, pml_options_t, pml_status_t, pml_tensor_t, text,
 };
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::io::{Memory, os};
-use crate::loader::{Finding, LayerState, Loader, VERIFY_STRUCTURE, VERIFY_VALUES};
-
-/// Nothing of the layer is in memory: a layer's state.
-pub const PML_LAYER_ABSENT: u32 = 0;
-/// Some of its tensors are under way.
-pub const PML_LAYER_LOADING: u32 = 1;
-/// Some of its tensors are in memory and none is under way.
-pub const PML_LAYER_PARTIAL: u32 = 2;
-/// All of it is in memory.
-pub const PML_LAYER_RESIDENT: u32 = 3;
-/// Its memory is being given back.
-pub const PML_LAYER_DRAINING: u32 = 4;
+use crate::loader::{Finding, Loader, VERIFY_STRUCTURE, VERIFY_VALUES};
 
 /// Compare the blocks that the metadata promises with those that are there: a flag of pml_loader_verify.
 pub const PML_VERIFY_STRUCTURE: u64 = 1;
@@ -33,14 +21,6 @@ pub const PML_VERIFY_STRUCTURE: u64 = 1;
 pub const PML_VERIFY_VALUES: u64 = 2;
 
 const _: () = assert!(PML_VERIFY_STRUCTURE == VERIFY_STRUCTURE && PML_VERIFY_VALUES == VERIFY_VALUES);
-const _: () = assert!(
-    PML_LAYER_ABSENT == LayerState::Absent as u32
-        && PML_LAYER_LOADING == LayerState::Loading as u32
-        && PML_LAYER_PARTIAL == LayerState::Partial as u32
-        && PML_LAYER_RESIDENT == LayerState::Resident as u32
-        && PML_LAYER_DRAINING == LayerState::Draining as u32
-);
-
 /// An opened model. Functions may be called from any thread at once; pml_loader_free from one, when no other call with
 /// this handle is under way.
 pub struct pml_loader_t {
@@ -48,47 +28,6 @@ pub struct pml_loader_t {
     /// Arrays inside metadata arrays that were asked for.
     pub(super) nested: NestedArrays,
 }
-
-/// A layer, as it stands. The name lives as long as the loader's handle.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct pml_layer_info_t {
-    /// sizeof(pml_layer_info_t), set by the caller.
-    pub struct_size: usize,
-    /// Its name, in UTF-8; does not end in NUL.
-    pub name: *const c_char,
-    /// Bytes of the name.
-    pub name_length: usize,
-    /// Bytes of its tensors.
-    pub bytes: u64,
-    /// How many tensors it has.
-    pub tensor_count: usize,
-    /// Its place in the order of use, from 0.
-    pub position: usize,
-    /// A PML_LAYER_ value: its state now.
-    pub state: u32,
-    /// 0.
-    pub reserved: u32,
-    /// How often it and its tensors are acquired now.
-    pub acquire_count: u64,
-}
-
-// SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers and raw pointers.
-unsafe impl Growable for pml_layer_info_t {
-    const INIT: Self = pml_layer_info_t {
-        struct_size: size_of::<pml_layer_info_t>(),
-        name: std::ptr::null(),
-        name_length: 0,
-        bytes: 0,
-        tensor_count: 0,
-        position: 0,
-        state: PML_LAYER_ABSENT,
-        reserved: 0,
-        acquire_count: 0,
-    };
-}
-
-const _: () = assert!(size_of::<pml_layer_info_t>() == 5 * size_of::<usize>() + 2 * 4 + 2 * 8);
 
 /// Sums since the loader was opened. Figures of parts that a loader does not use are 0.
 #[repr(C)]
@@ -160,16 +99,6 @@ unsafe impl Growable for pml_stats_t {
 }
 
 const _: () = assert!(size_of::<pml_stats_t>() == size_of::<usize>() + 18 * 8);
-
-/// Writes the initial values, as PML_LAYER_INFO_INIT has them. Does nothing where `info` is NULL.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_layer_info_init(info: *mut pml_layer_info_t, struct_size: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { structs::init(info, struct_size) };
-}
 
 /// Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.
 ///
@@ -365,232 +294,6 @@ fn report(
     } else {
         ControlFlow::Break(())
     }
-}
-
-/// How many layers the model has; 0 where `loader` is NULL.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_layer_count(loader: *const pml_loader_t) -> usize {
-    // SAFETY: the caller's promise.
-    guard_value(0, || Ok(unsafe { handle(loader, "loader") }?.loader.layer_count()))
-}
-
-/// Describes the layer at index `layer`. Indices never change; `position` is its place in the order of use.
-///
-/// Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_layer_info(
-    loader: *const pml_loader_t,
-    layer: usize,
-    out: *mut pml_layer_info_t,
-) -> pml_status_t {
-    guard(|| {
-        // SAFETY: the caller's promise.
-        let info = unsafe { handle(loader, "loader") }?.loader.layer_info(layer)?;
-        let described = pml_layer_info_t {
-            struct_size: size_of::<pml_layer_info_t>(),
-            name: info.name.as_ptr().cast(),
-            name_length: info.name.len(),
-            bytes: info.bytes,
-            tensor_count: info.tensor_count,
-            position: info.position,
-            state: info.state as u32,
-            reserved: 0,
-            acquire_count: info.acquires,
-        };
-        // SAFETY: the caller's promise.
-        unsafe { structs::write(out, "out", &described) }
-    })
-}
-
-/// The index of a layer's `i`-th tensor, as they lie in the file.
-///
-/// Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_layer_tensor(
-    loader: *const pml_loader_t,
-    layer: usize,
-    i: usize,
-    tensor_index: *mut usize,
-) -> pml_status_t {
-    guard(|| {
-        // SAFETY: the caller's promise, for both.
-        let (loader, out) = unsafe { (&handle(loader, "loader")?.loader, output(tensor_index, "tensor_index")?) };
-        let tensors = loader.layer_tensors(layer)?;
-        let found = tensors.get(i).ok_or_else(|| Error::OutOfRange {
-            file: loader.core().name().to_owned(),
-            what: "tensor of a layer",
-            index: i as u64,
-            count: tensors.len() as u64,
-        });
-        out.set(*found? as usize);
-        Ok(())
-    })
-}
-
-/// The index of the layer of this name.
-///
-/// Errors: PML_STATUS_NOT_FOUND; PML_STATUS_INVALID_ARGUMENT.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_find_layer(
-    loader: *const pml_loader_t,
-    name: *const c_char,
-    layer: *mut usize,
-) -> pml_status_t {
-    guard(|| {
-        // SAFETY: the caller's promise, for all three.
-        let (loader, name, out) = unsafe { (handle(loader, "loader")?, text(name, "name")?, output(layer, "layer")?) };
-        out.set(loader.loader.find_layer(name)?);
-        Ok(())
-    })
-}
-
-/// Puts `n` layers first in the order of use, in this order; the others follow in the order they had.
-///
-/// Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for a layer given twice. The order is then as before.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_set_layer_order(
-    loader: *mut pml_loader_t,
-    layers: *const usize,
-    n: usize,
-) -> pml_status_t {
-    guard(|| {
-        // SAFETY: the caller's promise, for both.
-        let (loader, layers) = unsafe { (handle(loader, "loader")?, array(layers, n, "layers")?) };
-        loader.loader.set_layer_order(layers)
-    })
-}
-
-/// Starts bringing `n` layers into memory, in this order, and waits for no read. A read that fails is told to those who
-/// wait for it by then; a later acquire tries again.
-///
-/// Errors: PML_STATUS_OUT_OF_RANGE, before any is begun; PML_STATUS_OUT_OF_MEMORY where a layer's memory or the first
-/// worker cannot be had; PML_STATUS_INVALID_ARGUMENT.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_prefetch(
-    loader: *mut pml_loader_t,
-    layers: *const usize,
-    n: usize,
-) -> pml_status_t {
-    guard(|| {
-        // SAFETY: the caller's promise, for both.
-        let (loader, layers) = unsafe { (handle(loader, "loader")?, array(layers, n, "layers")?) };
-        loader.loader.prefetch(layers)
-    })
-}
-
-/// Starts bringing the layer of this name into memory, as pml_loader_prefetch.
-///
-/// Errors: PML_STATUS_NOT_FOUND; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_prefetch_layer(loader: *mut pml_loader_t, name: *const c_char) -> pml_status_t {
-    // SAFETY: one name is an array of one, and the caller's promise covers both.
-    unsafe { pml_loader_prefetch_layers(loader, &raw const name, 1) }
-}
-
-/// Starts bringing the layers of these `n` names into memory, as pml_loader_prefetch.
-///
-/// Errors: PML_STATUS_NOT_FOUND, before any is begun; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_prefetch_layers(
-    loader: *mut pml_loader_t,
-    names: *const *const c_char,
-    n: usize,
-) -> pml_status_t {
-    guard(|| {
-        // SAFETY: the caller's promise, for both.
-        let (loader, names) = unsafe { (handle(loader, "loader")?, array(names, n, "names")?) };
-        let find = |name: &*const c_char| {
-            // SAFETY: the caller's promise.
-            loader.loader.find_layer(unsafe { text(*name, "name") }?)
-        };
-        let layers: Vec<usize> = names.iter().map(find).collect::<Result<_>>()?;
-        loader.loader.prefetch(&layers)
-    })
-}
-
-/// Brings a layer into memory, all tensors of it, and holds it there until pml_loader_release_layer is called as often.
-///
-/// `stream` is PML_STREAM_HOST or NULL for a loader on the host. `timeout_ms` limits the wait for others' releases (-1:
-/// none, 0: no wait); without a budget nobody waits for those, and a read takes as long as it takes. Of a layer that is
-/// in memory this takes no lock.
-///
-/// Errors: PML_STATUS_OUT_OF_RANGE; what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED,
-/// PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries again; PML_STATUS_INVALID_ARGUMENT for another stream or
-/// time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are open.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_acquire_layer(
-    loader: *mut pml_loader_t,
-    layer: usize,
-    stream: *mut c_void,
-    timeout_ms: i64,
-) -> pml_status_t {
-    guard(|| {
-        // SAFETY: the caller's promise.
-        let loader = unsafe { handle(loader, "loader") }?;
-        check_stream(stream)?;
-        check_timeout(timeout_ms)?;
-        loader.loader.core().acquire_layer(layer)
-    })
-}
-
-/// Releases a layer that pml_loader_acquire_layer acquired, once.
-///
-/// Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_release_layer(
-    loader: *mut pml_loader_t,
-    layer: usize,
-    stream: *mut c_void,
-) -> pml_status_t {
-    guard(|| {
-        // SAFETY: the caller's promise.
-        let loader = unsafe { handle(loader, "loader") }?;
-        check_stream(stream)?;
-        loader.loader.core().release_layer(layer)
-    })
-}
-
-/// Gives a layer's memory back to the system. Of a layer that is under way it waits for the reads; of one that is not in
-/// memory it does nothing.
-///
-/// Errors: PML_STATUS_BUSY while the layer or one of its tensors is acquired; PML_STATUS_OUT_OF_RANGE.
-///
-/// # Safety
-/// See the rules for pointers in pml.h.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pml_loader_unload_layer(loader: *mut pml_loader_t, layer: usize) -> pml_status_t {
-    // SAFETY: the caller's promise.
-    guard(|| unsafe { handle(loader, "loader") }?.loader.unload_layer(layer))
 }
 
 /// How many tensors the model has; 0 where `loader` is NULL.

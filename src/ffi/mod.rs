@@ -7,6 +7,7 @@
 mod basics;
 mod device;
 mod event;
+mod layer;
 mod loader;
 mod metadata;
 mod options;
@@ -22,6 +23,7 @@ use std::ptr::NonNull;
 pub use basics::*;
 pub use device::*;
 pub use event::*;
+pub use layer::*;
 pub use loader::*;
 pub use metadata::*;
 pub use options::*;
