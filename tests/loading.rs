@@ -727,24 +727,26 @@ fn shards_that_are_too_large_together_are_refused() {
 #[test]
 fn memory_is_copied_where_that_is_asked_for() {
     let (_folder, path) = model_file();
-    let bytes: &'static [u8] = std::fs::read(path).unwrap().leak();
-    let loader = Loader::open_memory(Memory::borrowed(bytes), options(Mode::Read)).unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    let range = bytes.as_ptr_range();
+    let refused = Loader::open_memory(Memory::owned(bytes.clone()), options(Mode::Direct)).err().unwrap();
+    assert_eq!(refused.status(), Status::Unsupported);
+    let loader = Loader::open_memory(Memory::owned(bytes), options(Mode::Read)).unwrap();
     let tensor = loader.tensor_at(5).unwrap();
     let lease = tensor.acquire().unwrap();
-    assert!(!bytes.as_ptr_range().contains(&lease.as_ptr()));
+    assert!(!range.contains(&lease.as_ptr()));
     assert!(*lease == models::pattern(5, lease.len())[..]);
-    let refused = Loader::open_memory(Memory::borrowed(bytes), options(Mode::Direct)).err().unwrap();
-    assert_eq!(refused.status(), Status::Unsupported);
 }
 
 #[test]
 fn memory_is_viewed_in_place() {
     let (_folder, path) = model_file();
-    let bytes: &'static [u8] = std::fs::read(path).unwrap().leak();
-    let loader = Loader::open_memory(Memory::borrowed(bytes), Options::default()).unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    let range = bytes.as_ptr_range();
+    let loader = Loader::open_memory(Memory::owned(bytes), Options::default()).unwrap();
     let tensor = loader.tensor("blk.3.attn_q.weight").unwrap();
     let lease = tensor.acquire().unwrap();
-    assert!(bytes.as_ptr_range().contains(&lease.as_ptr()));
+    assert!(range.contains(&lease.as_ptr()));
     assert!(*lease == models::pattern(tensor.index(), lease.len())[..]);
     assert_eq!(loader.stats().allocations, 0);
 }
