@@ -480,6 +480,28 @@ fn without_a_thread_an_acquire_fails_and_the_next_one_succeeds() {
 }
 
 #[test]
+fn direct_reads_that_cannot_be_opened_fall_back() {
+    use std::os::fd::AsRawFd;
+    if !in_child("direct_reads_that_cannot_be_opened_fall_back", "") {
+        return;
+    }
+    let (_folder, path) = model_file();
+    let loader = Loader::open(&path, options(Mode::Direct)).unwrap();
+    let before = loader.stats();
+    // The next descriptor is the first that the system will not give.
+    let next = std::fs::File::open(&path).unwrap().as_raw_fd();
+    let limit = libc::rlimit { rlim_cur: next as u64, rlim_max: next as u64 };
+    // SAFETY: lowers a limit of this process, a child made for this test.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    for layer in loader.layer_order() {
+        assert!(holds_its_bytes(&loader.acquire_layer(layer).unwrap()));
+    }
+    let stats = loader.stats();
+    assert_eq!((stats.reader_fallbacks, stats.direct_bytes), (1, 0));
+    assert!(stats.buffered_bytes - before.buffered_bytes >= stats.total_bytes);
+}
+
+#[test]
 fn direct_reads_fall_back_where_the_file_system_has_none() {
     // procfs and sysfs serve no O_DIRECT, but have no models; a file in memory may or may not, so both outcomes count.
     let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
@@ -731,6 +753,8 @@ fn memory_is_copied_where_that_is_asked_for() {
     let range = bytes.as_ptr_range();
     let refused = Loader::open_memory(Memory::owned(bytes.clone()), options(Mode::Direct)).err().unwrap();
     assert_eq!(refused.status(), Status::Unsupported);
+    let cut = Loader::open_memory(Memory::borrowed(b"GGUF\x03\0\0\0"), Options::default()).err().unwrap();
+    assert_eq!(cut.status(), Status::Truncated);
     let loader = Loader::open_memory(Memory::owned(bytes), options(Mode::Read)).unwrap();
     let tensor = loader.tensor_at(5).unwrap();
     let lease = tensor.acquire().unwrap();

@@ -15,9 +15,9 @@ use super::os::{self, FileKind};
 use super::{Memory, Mode, Reader};
 use crate::error::{Error, Result, path_text};
 
-/// Below this, a direct read costs more than it saves.
+/// Smaller reads go through the page cache unasked: looking whether their pages are there would be much of their cost.
 const DIRECT_BYTES: usize = 1 << 20;
-/// Below this, the kernel's own read-ahead does as well as advice.
+/// Smaller ranges are left to the kernel's own read-ahead.
 const PROBE_BYTES: u64 = 256 << 10;
 /// A scratch buffer for reads whose bytes are wanted in the page cache only.
 const SCRATCH_BYTES: usize = 256 << 10;

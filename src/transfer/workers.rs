@@ -9,7 +9,7 @@ use super::{Chunk, Customer, Priority};
 use crate::error::{Error, Result};
 use crate::io::os;
 
-/// More threads than this have never helped a disk or a memory bus.
+/// A bound for what a caller may ask for, not a recommendation.
 pub const MAX_WORKERS: usize = 64;
 /// Resident reads stop scaling at about so many threads.
 const DEFAULT_WORKERS: usize = 8;

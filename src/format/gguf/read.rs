@@ -17,6 +17,7 @@ const FIRST_TENSORS: u64 = 1 << 16;
 /// The least bytes that one key and its value, or one tensor's description, can take.
 const MIN_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
 const MIN_TENSOR_BYTES: u64 = 8 + 1 + 4 + 4 + 8;
+
 /// Whether a file that starts so is read here. One that ends before its version is, and will be found too short.
 pub fn starts(start: &[u8]) -> bool {
     start.strip_prefix(&MAGIC).is_some_and(|rest| {
