@@ -223,17 +223,42 @@
 #define PML_EVENT_LAYER_LOADED 1
 
 /**
- * Bytes were delivered.
+ * Bytes were delivered, or the stage has changed.
  */
 #define PML_EVENT_PROGRESS 2
 
 /**
- * Every byte was delivered.
+ * Every tensor was delivered at least once. Told once.
  */
 #define PML_EVENT_FULLY_LOADED 3
 
 /**
- * Headers are being read: a stage.
+ * As the options say: what `on_error` answers.
+ */
+#define PML_ON_ERROR_DEFAULT 0
+
+/**
+ * The read is tried again, after a pause that doubles from `retry_backoff_ms` on.
+ */
+#define PML_ON_ERROR_RETRY 1
+
+/**
+ * The next reader tries.
+ */
+#define PML_ON_ERROR_FALLBACK 2
+
+/**
+ * The tensor is left out.
+ */
+#define PML_ON_ERROR_SKIP 3
+
+/**
+ * Those who wait for the tensor are told.
+ */
+#define PML_ON_ERROR_FAIL 4
+
+/**
+ * Headers were read, and nothing else was wanted yet: a stage.
  */
 #define PML_STAGE_OPENING 0
 
@@ -273,32 +298,34 @@
 #define PML_STRATEGY_ON_DEMAND 0
 
 /**
- * One layer after another, in order. Not served by this version.
+ * From pml_loader_start on one layer after another, in order.
  */
 #define PML_STRATEGY_SEQUENTIAL 1
 
 /**
- * Several layers at once. Not served by this version.
+ * From pml_loader_start on in order, several layers at once.
  */
 #define PML_STRATEGY_PARALLEL 2
 
 /**
- * Each acquire queues the layers that come next. Not served by this version.
+ * Each acquire queues the layers that come next; after the last comes the first.
  */
 #define PML_STRATEGY_PREFETCH 3
 
 /**
- * Layers stay until the caller unloads them: when the library takes memory back.
+ * Never: layers stay until the caller unloads them, and at a limit there is no room: when the library takes memory back of
+ * layers that nobody holds.
  */
 #define PML_UNLOAD_NEVER 0
 
 /**
- * When the machine runs short. Not served by this version.
+ * When the machine runs short of memory, as much as is missing to twice the threshold; at a limit there is no room.
  */
 #define PML_UNLOAD_MEMORY_PRESSURE 1
 
 /**
- * The layer used longest ago goes for the one that is wanted. Not served by this version.
+ * When a limit leaves no room for what is wanted: with PML_STRATEGY_PREFETCH the layer that is needed last goes, else the
+ * one used longest ago.
  */
 #define PML_UNLOAD_LRU 2
 
@@ -354,22 +381,23 @@
 #define PML_LAYER_ORDER_FILE 5
 
 /**
- * A tensor that cannot be brought fails those who wait for it: what happens after an error.
+ * A tensor that cannot be brought fails those who wait for it, and ends background loading: what happens after an error.
  */
 #define PML_RECOVERY_FAIL 0
 
 /**
- * It is tried again. Not served by this version.
+ * The read is tried again, where pml_status_is_retryable says that it may pass; then as PML_RECOVERY_FAIL.
  */
 #define PML_RECOVERY_RETRY 1
 
 /**
- * The next reader tries. Not served by this version.
+ * The next reader tries: reads for a mapping, direct reads for buffered ones; then as PML_RECOVERY_FAIL.
  */
 #define PML_RECOVERY_FALLBACK 2
 
 /**
- * It is left out. Not served by this version.
+ * The tensor is left out and all else is loaded; it and its layer give PML_STATUS_INCOMPLETE until pml_loader_unload_layer
+ * or pml_loader_start has them tried again.
  */
 #define PML_RECOVERY_SKIP 3
 
@@ -494,16 +522,6 @@
 #define PML_VALUE_F64 12
 
 /**
- * Functions that give and take memory. Not served by this version.
- */
-typedef struct pml_allocator_t pml_allocator_t;
-
-/**
- * A limit of memory that loaders share. Not served by this version.
- */
-typedef struct pml_budget_t pml_budget_t;
-
-/**
  * An opened model. Functions may be called from any thread at once; pml_loader_free from one, when no other call with
  * this handle is under way.
  */
@@ -571,7 +589,8 @@ typedef struct pml_device_info_t {
 } pml_device_info_t;
 
 /**
- * What a callback is told. It and its message live until the callback returns.
+ * What a callback is told. It and its message live until the callback returns; of pml_loader_next_event the message lives
+ * until its next call or the loader's end.
  */
 typedef struct pml_event_t {
     /**
@@ -595,15 +614,15 @@ typedef struct pml_event_t {
      */
     size_t tensor;
     /**
-     * Bytes delivered so far.
+     * Distinct bytes delivered so far.
      */
     uint64_t bytes_done;
     /**
-     * Bytes of all tensors.
+     * Bytes of all tensors, less those left out because they could not be read.
      */
     uint64_t bytes_total;
     /**
-     * Layers delivered so far.
+     * Layers of which every tensor was delivered so far.
      */
     uint64_t layers_done;
     /**
@@ -611,7 +630,7 @@ typedef struct pml_event_t {
      */
     uint64_t layers_total;
     /**
-     * The rate of delivery now.
+     * The rate of delivery now, repeated deliveries among it.
      */
     double bytes_per_second;
     /**
@@ -635,6 +654,11 @@ typedef struct pml_event_t {
 /**
  * A callback for an event. What it returns is the callback's own answer; where nothing else is said, non-zero asks for
  * the work to end.
+ *
+ * Callbacks of one loader are called one at a time and in order, on a thread of the library's own, with no lock held; no
+ * load waits for them but a tensor for the answer of `on_error`. What was not told yet is told as it stands when its turn
+ * comes, so that events never pile up. Inside, getters, prefetches, pml_loader_start, pml_loader_cancel and every free may
+ * be called; what can wait gives PML_STATUS_WOULD_DEADLOCK.
  */
 typedef int32_t (*pml_event_callback_t)(void *user_data, const struct pml_event_t *event);
 
@@ -658,11 +682,11 @@ typedef struct pml_options_t {
      */
     uint32_t strategy;
     /**
-     * Layers loading at once under PML_STRATEGY_PARALLEL; 3. Others are not served by this version.
+     * At most how many layers are loading at once, at least 1, those aside that a caller waits for; 3.
      */
     uint32_t max_concurrent_loads;
     /**
-     * Layers read ahead under PML_STRATEGY_PREFETCH; 1. Others are not served by this version.
+     * Layers read ahead under PML_STRATEGY_PREFETCH; 1.
      */
     uint32_t prefetch_count;
     /**
@@ -670,17 +694,17 @@ typedef struct pml_options_t {
      */
     uint32_t unload;
     /**
-     * The most layers in memory at once, -1 for any number. Others are not served by this version.
+     * The most layers in memory at once, at least 1; -1 for any number.
      */
     int64_t max_loaded_layers;
     /**
-     * The most bytes of memory for layers, 0 for any number. Others are not served by this version.
+     * The most bytes of memory for layers, 0 for any number. What counts is told at pml_budget_new.
      */
     uint64_t memory_budget;
     /**
-     * A limit shared with other loaders, NULL for none. Others are not served by this version.
+     * A limit shared with other loaders, besides; NULL for none. The handle may be freed after the call.
      */
-    struct pml_budget_t *budget;
+    pml_budget_t *budget;
     /**
      * A PML_IO_ value; PML_IO_AUTO. A model in memory is viewed in place, or with PML_IO_READ copied; it has no
      * PML_IO_DIRECT.
@@ -712,44 +736,44 @@ typedef struct pml_options_t {
      */
     const struct pml_rules_t *rules;
     /**
-     * Memory of the caller's own for layers, NULL for the library's. Others are not served by this version.
+     * Memory of the caller's own for layers, NULL for the library's; copied. Nothing is viewed in place then.
      */
-    const struct pml_allocator_t *allocator;
+    const pml_allocator_t *allocator;
     /**
-     * How often PML_RECOVERY_RETRY tries again; 3. Others are not served by this version.
+     * How often PML_RECOVERY_RETRY tries again; 3.
      */
     uint32_t retry_count;
     /**
-     * How long it waits before the first time, in milliseconds; 100. Others are not served by this version.
+     * How long it waits before the first time, in milliseconds; 100. Twice as long before each further one.
      */
     uint32_t retry_backoff_ms;
     /**
-     * Free bytes of memory below which PML_UNLOAD_MEMORY_PRESSURE acts; 0 for 5 % of the total. Others are not served by
-     * this version.
+     * Available bytes of memory below which PML_UNLOAD_MEMORY_PRESSURE acts; 0 for 5 % of the total.
      */
     uint64_t pressure_threshold;
     /**
-     * Told of each layer that came into memory. NULL; others are not served by this version.
+     * Told of each layer that came into memory, each time; its answer counts for nothing. NULL for none, as for the others.
      */
     pml_event_callback_t on_layer_loaded;
     /**
-     * Told of bytes delivered; non-zero cancels. NULL; others are not served by this version.
+     * Told of bytes delivered and of another stage; non-zero cancels, as pml_loader_cancel.
      */
     pml_event_callback_t on_progress;
     /**
-     * Told once when all is delivered. NULL; others are not served by this version.
+     * Told once when all is delivered; its answer counts for nothing.
      */
     pml_event_callback_t on_fully_loaded;
     /**
-     * Told of errors, and answers what to do. NULL; others are not served by this version.
+     * Told of a tensor that could not be read, and answers what to do: a PML_ON_ERROR_ value, of which all unknown ones mean
+     * PML_ON_ERROR_DEFAULT. Where `tensor` is SIZE_MAX there is nothing to decide.
      */
     pml_event_callback_t on_error;
     /**
-     * Told what happens, in words. NULL; others are not served by this version.
+     * Told what happens, in words, on the thread of the callbacks; the message does not end in NUL and lives until it returns.
      */
-    void (*log)(void *user_data, uint32_t level, const char *message, size_t message_length);
+    pml_log_callback_t log;
     /**
-     * How much `log` is told: a PML_LOG_ value; PML_LOG_WARNING. Others are not served by this version.
+     * How much `log` is told: a PML_LOG_ value; PML_LOG_WARNING.
      */
     uint32_t log_level;
     /**
@@ -762,8 +786,8 @@ typedef struct pml_options_t {
     void *user_data;
     /**
      * Called once with `user_data`, on any thread, after the last callback and after the loader and its last tensor are
-     * freed (maybe a moment after that call returned); when opening fails, before it returns. Not called only where
-     * `struct_size` itself is refused. May be NULL. Must not call the library.
+     * freed (maybe a moment after that call returned); when opening fails, before it returns or, where callbacks were
+     * given, a moment after. Not called only where `struct_size` itself is refused. May be NULL. Must not call the library.
      */
     void (*destroy)(void *user_data);
     /**
@@ -949,6 +973,26 @@ typedef struct pml_stats_t {
      * Seconds spent copying to a device, likewise.
      */
     double copy_seconds;
+    /**
+     * Layers that were begun ahead of need: prefetched, by the strategy, by pml_loader_start.
+     */
+    uint64_t prefetches;
+    /**
+     * Reads that failed and were tried again.
+     */
+    uint64_t retries;
+    /**
+     * Tensors left out because they could not be read.
+     */
+    uint64_t left_out;
+    /**
+     * What layers take of the limits now, in bytes: in memory, on their way, or being given back.
+     */
+    uint64_t charged_bytes;
+    /**
+     * The most that they took at once.
+     */
+    uint64_t peak_charged_bytes;
 } pml_stats_t;
 
 /**
@@ -1104,9 +1148,29 @@ typedef struct pml_metadata_info_t {
 #define PML_STATUS_PANIC -14
 
 /**
- * A callback asked for the work to end.
+ * The caller asked for the work to end.
  */
 #define PML_STATUS_CANCELLED -15
+
+/**
+ * A limit of memory leaves no room for the layer; the message has the arithmetic.
+ */
+#define PML_STATUS_BUDGET -16
+
+/**
+ * A tensor was left out because it could not be read (PML_RECOVERY_SKIP).
+ */
+#define PML_STATUS_INCOMPLETE -17
+
+/**
+ * A call that can wait, made inside a callback.
+ */
+#define PML_STATUS_WOULD_DEADLOCK -18
+
+/**
+ * The time given for a wait is over.
+ */
+#define PML_STATUS_TIMED_OUT -19
 
 #ifdef __cplusplus
 extern "C" {
@@ -1246,10 +1310,9 @@ PML_API
 bool pml_tensor_is_loaded(const struct pml_tensor_t *tensor);
 
 /**
- * Starts bringing a tensor into memory, and waits for no read. A read that fails is told to those who wait for it by
- * then; a later acquire tries again.
+ * Queues a tensor to be brought into memory, as pml_loader_prefetch does layers. Space is taken for its whole layer.
  *
- * Errors: PML_STATUS_CLOSED; PML_STATUS_OUT_OF_MEMORY.
+ * Errors: PML_STATUS_CLOSED; PML_STATUS_BUDGET.
  */
 PML_API
 pml_status_t pml_tensor_prefetch(struct pml_tensor_t *tensor);
@@ -1257,12 +1320,10 @@ pml_status_t pml_tensor_prefetch(struct pml_tensor_t *tensor);
 /**
  * Brings a tensor into memory and holds it there, with its layer, until the same handle releases it as often.
  *
- * `stream` is PML_STREAM_HOST or NULL for a loader on the host. `timeout_ms` limits the wait for others' releases (-1:
- * none, 0: no wait); without a budget nobody waits for those, and a read takes as long as it takes. `out` may be NULL.
+ * `stream` is PML_STREAM_HOST or NULL for a loader on the host. Space is reserved for its layer, as by
+ * pml_loader_acquire_layer, which also tells what `timeout_ms` limits. `out` may be NULL.
  *
- * Errors: what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED, PML_STATUS_OUT_OF_MEMORY), after which a later
- * acquire tries again; PML_STATUS_CLOSED after the loader was freed; PML_STATUS_INVALID_ARGUMENT for another stream or
- * time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are open.
+ * Errors: those of pml_loader_acquire_layer; PML_STATUS_CLOSED after the loader was freed.
  */
 PML_API
 pml_status_t pml_tensor_acquire(struct pml_tensor_t *tensor,
@@ -1293,7 +1354,7 @@ pml_status_t pml_tensor_view(const struct pml_tensor_t *tensor,
  * Copies `size` bytes of a tensor, from its byte `offset` on, into the caller's memory. Keeps nothing in memory.
  *
  * Errors: PML_STATUS_INVALID_ARGUMENT for bytes past the tensor's end; PML_STATUS_IO and PML_STATUS_TRUNCATED, after
- * which some bytes may have been written.
+ * which some bytes may have been written; PML_STATUS_WOULD_DEADLOCK inside a callback.
  */
 PML_API
 pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
@@ -1341,7 +1402,8 @@ pml_status_t pml_loader_open_memory(const void *data,
 
 /**
  * Frees a loader: ends what is under way and releases the layers acquired through it. Tensors that were acquired stay
- * valid until they are released; other acquires then give PML_STATUS_CLOSED. NULL is fine.
+ * valid until they are released; other acquires then give PML_STATUS_CLOSED. Waits for no callback, and may be called
+ * inside one. NULL is fine.
  */
 PML_API
 void pml_loader_free(struct pml_loader_t *loader);
@@ -1362,7 +1424,8 @@ PML_API pml_status_t pml_loader_stats(const struct pml_loader_t *loader, struct 
  * PML_STAGE_VALIDATING; non-zero ends the work.
  *
  * Errors: PML_STATUS_MALFORMED where anything was found; PML_STATUS_CANCELLED where `on_event` ended the work;
- * PML_STATUS_IO; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT for an unknown flag.
+ * PML_STATUS_IO; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT for an unknown flag; PML_STATUS_WOULD_DEADLOCK inside a
+ * callback of a loader's.
  */
 PML_API
 pml_status_t pml_loader_verify(struct pml_loader_t *loader,
@@ -1439,7 +1502,8 @@ pml_status_t pml_loader_find_layer(const struct pml_loader_t *loader,
                                    size_t *layer);
 
 /**
- * Puts `n` layers first in the order of use, in this order; the others follow in the order they had.
+ * Puts `n` layers first in the order of use, in this order; the others follow in the order they had. Strategies follow it
+ * from now on.
  *
  * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for a layer given twice. The order is then as before.
  */
@@ -1449,11 +1513,14 @@ pml_status_t pml_loader_set_layer_order(struct pml_loader_t *loader,
                                         size_t n);
 
 /**
- * Starts bringing `n` layers into memory, in this order, and waits for no read. A read that fails is told to those who
- * wait for it by then; a later acquire tries again.
+ * Queues `n` layers to be brought into memory, in this order, and waits for nothing. At most `max_concurrent_loads` of
+ * them are under way at once, and they take space when their turn comes: of layers that nobody holds, under
+ * PML_STRATEGY_PREFETCH, only those go for them that are needed later still, else only those used since they were loaded.
+ * What comes to an error is told to those who wait for it by then, and to `on_error`; a later acquire tries again. May be
+ * called inside a callback.
  *
- * Errors: PML_STATUS_OUT_OF_RANGE, before any is begun; PML_STATUS_OUT_OF_MEMORY where a layer's memory or the first
- * worker cannot be had; PML_STATUS_INVALID_ARGUMENT.
+ * Errors: PML_STATUS_OUT_OF_RANGE and, for a layer that no limit of the loader would ever let in, PML_STATUS_BUDGET, before
+ * any is queued; PML_STATUS_INVALID_ARGUMENT.
  */
 PML_API
 pml_status_t pml_loader_prefetch(struct pml_loader_t *loader,
@@ -1461,16 +1528,16 @@ pml_status_t pml_loader_prefetch(struct pml_loader_t *loader,
                                  size_t n);
 
 /**
- * Starts bringing the layer of this name into memory, as pml_loader_prefetch.
+ * Queues the layer of this name to be brought into memory, as pml_loader_prefetch.
  *
- * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+ * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_BUDGET; PML_STATUS_INVALID_ARGUMENT.
  */
 PML_API pml_status_t pml_loader_prefetch_layer(struct pml_loader_t *loader, const char *name);
 
 /**
- * Starts bringing the layers of these `n` names into memory, as pml_loader_prefetch.
+ * Queues the layers of these `n` names to be brought into memory, as pml_loader_prefetch.
  *
- * Errors: PML_STATUS_NOT_FOUND, before any is begun; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+ * Errors: PML_STATUS_NOT_FOUND and PML_STATUS_BUDGET, before any is queued; PML_STATUS_INVALID_ARGUMENT.
  */
 PML_API
 pml_status_t pml_loader_prefetch_layers(struct pml_loader_t *loader,
@@ -1480,13 +1547,16 @@ pml_status_t pml_loader_prefetch_layers(struct pml_loader_t *loader,
 /**
  * Brings a layer into memory, all tensors of it, and holds it there until pml_loader_release_layer is called as often.
  *
- * `stream` is PML_STREAM_HOST or NULL for a loader on the host. `timeout_ms` limits the wait for others' releases (-1:
- * none, 0: no wait); without a budget nobody waits for those, and a read takes as long as it takes. Of a layer that is
- * in memory this takes no lock.
+ * `stream` is PML_STREAM_HOST or NULL for a loader on the host. Where a limit of memory leaves no room, layers that nobody
+ * holds go first (PML_UNLOAD_LRU); then this waits for what the library will finish by itself as long as it takes, and
+ * for others' releases at most `timeout_ms` milliseconds (-1: for ever, 0: not at all; the time in the queue counts). A
+ * read takes as long as it takes. Of a layer that is in memory this takes no lock.
  *
- * Errors: PML_STATUS_OUT_OF_RANGE; what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED,
- * PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries again; PML_STATUS_INVALID_ARGUMENT for another stream or
- * time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are open.
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_BUDGET when there is no room within the time, or none is to be had;
+ * what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED, PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries
+ * again; PML_STATUS_INCOMPLETE when a tensor of it was left out; PML_STATUS_CANCELLED; PML_STATUS_WOULD_DEADLOCK inside a
+ * callback; PML_STATUS_INVALID_ARGUMENT for another stream or time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are
+ * open.
  */
 PML_API
 pml_status_t pml_loader_acquire_layer(struct pml_loader_t *loader,
@@ -1506,9 +1576,10 @@ pml_status_t pml_loader_release_layer(struct pml_loader_t *loader,
 
 /**
  * Gives a layer's memory back to the system. Of a layer that is under way it waits for the reads; of one that is not in
- * memory it does nothing.
+ * memory it does nothing but forget which tensors were left out, so that the next acquire tries them again.
  *
- * Errors: PML_STATUS_BUSY while the layer or one of its tensors is acquired; PML_STATUS_OUT_OF_RANGE.
+ * Errors: PML_STATUS_BUSY while the layer or one of its tensors is acquired; PML_STATUS_OUT_OF_RANGE;
+ * PML_STATUS_WOULD_DEADLOCK inside a callback.
  */
 PML_API
 pml_status_t pml_loader_unload_layer(struct pml_loader_t *loader,

@@ -44,11 +44,19 @@ pub enum Status {
     Panic = -14,
     /// The caller cancelled the work.
     Cancelled = -15,
+    /// A limit of memory leaves no room for the layer.
+    Budget = -16,
+    /// A tensor was left out because it could not be read.
+    Incomplete = -17,
+    /// A call that can wait, made inside a callback.
+    WouldDeadlock = -18,
+    /// The time given for a wait is over.
+    TimedOut = -19,
 }
 
 impl Status {
     /// Every status, in the order of its number.
-    pub const ALL: [Status; 16] = [
+    pub const ALL: [Status; 20] = [
         Status::Ok,
         Status::InvalidArgument,
         Status::InvalidState,
@@ -65,6 +73,10 @@ impl Status {
         Status::Closed,
         Status::Panic,
         Status::Cancelled,
+        Status::Budget,
+        Status::Incomplete,
+        Status::WouldDeadlock,
+        Status::TimedOut,
     ];
 
     /// The number that crosses the C boundary.
@@ -96,13 +108,17 @@ impl Status {
             Status::Closed => c"PML_STATUS_CLOSED",
             Status::Panic => c"PML_STATUS_PANIC",
             Status::Cancelled => c"PML_STATUS_CANCELLED",
+            Status::Budget => c"PML_STATUS_BUDGET",
+            Status::Incomplete => c"PML_STATUS_INCOMPLETE",
+            Status::WouldDeadlock => c"PML_STATUS_WOULD_DEADLOCK",
+            Status::TimedOut => c"PML_STATUS_TIMED_OUT",
         }
     }
 
     /// Whether the same call may succeed later with nothing changed by the caller: a read that failed may pass, and
     /// memory may come free; a malformed file stays so.
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Status::Io | Status::OutOfMemory | Status::Busy)
+        matches!(self, Status::Io | Status::OutOfMemory | Status::Busy | Status::Budget | Status::TimedOut)
     }
 }
 
@@ -254,6 +270,40 @@ pub enum Error {
         /// The file.
         file: String,
     },
+    /// A limit of memory leaves no room.
+    #[error("{subject}: found {found}, expected room for {bytes} bytes")]
+    Budget {
+        /// The layer, with its file.
+        subject: String,
+        /// The bytes that it needs.
+        bytes: u64,
+        /// The limit, and who takes how much of it.
+        found: String,
+    },
+    /// Something was left out because it could not be read.
+    #[error("{subject}: left out, because it could not be read: {reason}")]
+    Incomplete {
+        /// The tensor, with its file.
+        subject: String,
+        /// What befell it.
+        reason: String,
+    },
+    /// A call that can wait, inside a callback.
+    #[error("{call}: found a call inside a callback, expected one outside: it can wait for what the callback holds up")]
+    WouldDeadlock {
+        /// What was called.
+        call: &'static str,
+    },
+    /// The time given for a wait is over.
+    #[error("{file}: {what}: not within {milliseconds} ms")]
+    TimedOut {
+        /// The file.
+        file: String,
+        /// What was waited for.
+        what: &'static str,
+        /// The time given.
+        milliseconds: u64,
+    },
 }
 
 impl Error {
@@ -275,6 +325,10 @@ impl Error {
             Error::Closed { .. } => Status::Closed,
             Error::Panic { .. } => Status::Panic,
             Error::Cancelled { .. } => Status::Cancelled,
+            Error::Budget { .. } => Status::Budget,
+            Error::Incomplete { .. } => Status::Incomplete,
+            Error::WouldDeadlock { .. } => Status::WouldDeadlock,
+            Error::TimedOut { .. } => Status::TimedOut,
         }
     }
 

@@ -62,7 +62,12 @@
     }
 #define PML_STATS_INIT                                                                          \
     {                                                                                           \
-        sizeof(pml_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0          \
+        sizeof(pml_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0, \
+            0, 0                                                                                \
+    }
+#define PML_ALLOCATOR_INIT                            \
+    {                                                 \
+        sizeof(pml_allocator_t), NULL, NULL, NULL     \
     }
 #define PML_EVENT_INIT                                                                   \
     {                                                                                    \

@@ -2,7 +2,7 @@
 
 mod host;
 
-pub use host::HostSlab;
+pub use host::{Allocator, HostSlab};
 
 use crate::io::os;
 

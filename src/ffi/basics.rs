@@ -39,8 +39,16 @@ pub const PML_STATUS_BUSY: pml_status_t = -12;
 pub const PML_STATUS_CLOSED: pml_status_t = -13;
 /// A defect of the library, caught at its boundary; the call had no other effect that is known.
 pub const PML_STATUS_PANIC: pml_status_t = -14;
-/// A callback asked for the work to end.
+/// The caller asked for the work to end.
 pub const PML_STATUS_CANCELLED: pml_status_t = -15;
+/// A limit of memory leaves no room for the layer; the message has the arithmetic.
+pub const PML_STATUS_BUDGET: pml_status_t = -16;
+/// A tensor was left out because it could not be read (PML_RECOVERY_SKIP).
+pub const PML_STATUS_INCOMPLETE: pml_status_t = -17;
+/// A call that can wait, made inside a callback.
+pub const PML_STATUS_WOULD_DEADLOCK: pml_status_t = -18;
+/// The time given for a wait is over.
+pub const PML_STATUS_TIMED_OUT: pml_status_t = -19;
 
 /// IEEE 754, 32 bits: the element types have ggml's numbers.
 pub const PML_DTYPE_F32: u32 = 0;

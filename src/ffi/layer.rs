@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 
 use super::structs::{self, Growable};
-use super::tensor::{check_stream, check_timeout};
+use super::tensor::{check_stream, timeout};
 use super::{array, guard, guard_value, handle, output, pml_loader_t, pml_status_t, text};
 use crate::error::{Error, Result};
 use crate::loader::LayerState;
@@ -167,7 +167,8 @@ pub unsafe extern "C" fn pml_loader_find_layer(
     })
 }
 
-/// Puts `n` layers first in the order of use, in this order; the others follow in the order they had.
+/// Puts `n` layers first in the order of use, in this order; the others follow in the order they had. Strategies follow it
+/// from now on.
 ///
 /// Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for a layer given twice. The order is then as before.
 ///
@@ -186,11 +187,14 @@ pub unsafe extern "C" fn pml_loader_set_layer_order(
     })
 }
 
-/// Starts bringing `n` layers into memory, in this order, and waits for no read. A read that fails is told to those who
-/// wait for it by then; a later acquire tries again.
+/// Queues `n` layers to be brought into memory, in this order, and waits for nothing. At most `max_concurrent_loads` of
+/// them are under way at once, and they take space when their turn comes: of layers that nobody holds, under
+/// PML_STRATEGY_PREFETCH, only those go for them that are needed later still, else only those used since they were loaded.
+/// What comes to an error is told to those who wait for it by then, and to `on_error`; a later acquire tries again. May be
+/// called inside a callback.
 ///
-/// Errors: PML_STATUS_OUT_OF_RANGE, before any is begun; PML_STATUS_OUT_OF_MEMORY where a layer's memory or the first
-/// worker cannot be had; PML_STATUS_INVALID_ARGUMENT.
+/// Errors: PML_STATUS_OUT_OF_RANGE and, for a layer that no limit of the loader would ever let in, PML_STATUS_BUDGET, before
+/// any is queued; PML_STATUS_INVALID_ARGUMENT.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -207,9 +211,9 @@ pub unsafe extern "C" fn pml_loader_prefetch(
     })
 }
 
-/// Starts bringing the layer of this name into memory, as pml_loader_prefetch.
+/// Queues the layer of this name to be brought into memory, as pml_loader_prefetch.
 ///
-/// Errors: PML_STATUS_NOT_FOUND; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+/// Errors: PML_STATUS_NOT_FOUND; PML_STATUS_BUDGET; PML_STATUS_INVALID_ARGUMENT.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -219,9 +223,9 @@ pub unsafe extern "C" fn pml_loader_prefetch_layer(loader: *mut pml_loader_t, na
     unsafe { pml_loader_prefetch_layers(loader, &raw const name, 1) }
 }
 
-/// Starts bringing the layers of these `n` names into memory, as pml_loader_prefetch.
+/// Queues the layers of these `n` names to be brought into memory, as pml_loader_prefetch.
 ///
-/// Errors: PML_STATUS_NOT_FOUND, before any is begun; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT.
+/// Errors: PML_STATUS_NOT_FOUND and PML_STATUS_BUDGET, before any is queued; PML_STATUS_INVALID_ARGUMENT.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -245,13 +249,16 @@ pub unsafe extern "C" fn pml_loader_prefetch_layers(
 
 /// Brings a layer into memory, all tensors of it, and holds it there until pml_loader_release_layer is called as often.
 ///
-/// `stream` is PML_STREAM_HOST or NULL for a loader on the host. `timeout_ms` limits the wait for others' releases (-1:
-/// none, 0: no wait); without a budget nobody waits for those, and a read takes as long as it takes. Of a layer that is
-/// in memory this takes no lock.
+/// `stream` is PML_STREAM_HOST or NULL for a loader on the host. Where a limit of memory leaves no room, layers that nobody
+/// holds go first (PML_UNLOAD_LRU); then this waits for what the library will finish by itself as long as it takes, and
+/// for others' releases at most `timeout_ms` milliseconds (-1: for ever, 0: not at all; the time in the queue counts). A
+/// read takes as long as it takes. Of a layer that is in memory this takes no lock.
 ///
-/// Errors: PML_STATUS_OUT_OF_RANGE; what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED,
-/// PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries again; PML_STATUS_INVALID_ARGUMENT for another stream or
-/// time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are open.
+/// Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_BUDGET when there is no room within the time, or none is to be had;
+/// what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED, PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries
+/// again; PML_STATUS_INCOMPLETE when a tensor of it was left out; PML_STATUS_CANCELLED; PML_STATUS_WOULD_DEADLOCK inside a
+/// callback; PML_STATUS_INVALID_ARGUMENT for another stream or time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are
+/// open.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -266,8 +273,9 @@ pub unsafe extern "C" fn pml_loader_acquire_layer(
         // SAFETY: the caller's promise.
         let loader = unsafe { handle(loader, "loader") }?;
         check_stream(stream)?;
-        check_timeout(timeout_ms)?;
-        loader.loader.core().acquire_layer(layer)
+        let timeout = timeout(timeout_ms)?;
+        loader.loader.core().check_layer(layer)?;
+        loader.loader.core().acquire(layer, None, timeout)
     })
 }
 
@@ -292,9 +300,10 @@ pub unsafe extern "C" fn pml_loader_release_layer(
 }
 
 /// Gives a layer's memory back to the system. Of a layer that is under way it waits for the reads; of one that is not in
-/// memory it does nothing.
+/// memory it does nothing but forget which tensors were left out, so that the next acquire tries them again.
 ///
-/// Errors: PML_STATUS_BUSY while the layer or one of its tensors is acquired; PML_STATUS_OUT_OF_RANGE.
+/// Errors: PML_STATUS_BUSY while the layer or one of its tensors is acquired; PML_STATUS_OUT_OF_RANGE;
+/// PML_STATUS_WOULD_DEADLOCK inside a callback.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 
 use super::metadata::NestedArrays;
 use super::options;
@@ -27,6 +28,8 @@ pub struct pml_loader_t {
     pub(super) loader: Loader,
     /// Arrays inside metadata arrays that were asked for.
     pub(super) nested: NestedArrays,
+    /// The message of the event that pml_loader_next_event gave last.
+    pub(super) last_message: Mutex<String>,
 }
 
 /// Sums since the loader was opened. Figures of parts that a loader does not use are 0.
@@ -71,6 +74,16 @@ pub struct pml_stats_t {
     pub transform_seconds: f64,
     /// Seconds spent copying to a device, likewise.
     pub copy_seconds: f64,
+    /// Layers that were begun ahead of need: prefetched, by the strategy, by pml_loader_start.
+    pub prefetches: u64,
+    /// Reads that failed and were tried again.
+    pub retries: u64,
+    /// Tensors left out because they could not be read.
+    pub left_out: u64,
+    /// What layers take of the limits now, in bytes: in memory, on their way, or being given back.
+    pub charged_bytes: u64,
+    /// The most that they took at once.
+    pub peak_charged_bytes: u64,
 }
 
 // SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers.
@@ -95,10 +108,15 @@ unsafe impl Growable for pml_stats_t {
         read_seconds: 0.0,
         transform_seconds: 0.0,
         copy_seconds: 0.0,
+        prefetches: 0,
+        retries: 0,
+        left_out: 0,
+        charged_bytes: 0,
+        peak_charged_bytes: 0,
     };
 }
 
-const _: () = assert!(size_of::<pml_stats_t>() == size_of::<usize>() + 18 * 8);
+const _: () = assert!(size_of::<pml_stats_t>() == size_of::<usize>() + 23 * 8);
 
 /// Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.
 ///
@@ -182,11 +200,12 @@ pub unsafe extern "C" fn pml_loader_open_memory(
 }
 
 fn into_handle(loader: Loader) -> *mut pml_loader_t {
-    Box::into_raw(Box::new(pml_loader_t { loader, nested: NestedArrays::default() }))
+    Box::into_raw(Box::new(pml_loader_t { loader, nested: NestedArrays::default(), last_message: Mutex::default() }))
 }
 
 /// Frees a loader: ends what is under way and releases the layers acquired through it. Tensors that were acquired stay
-/// valid until they are released; other acquires then give PML_STATUS_CLOSED. NULL is fine.
+/// valid until they are released; other acquires then give PML_STATUS_CLOSED. Waits for no callback, and may be called
+/// inside one. NULL is fine.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -228,6 +247,11 @@ pub unsafe extern "C" fn pml_loader_stats(loader: *const pml_loader_t, out: *mut
             reader_fallbacks: stats.reader_fallbacks,
             workers: stats.workers as u64,
             read_seconds: stats.read_time.as_secs_f64(),
+            prefetches: stats.prefetches,
+            retries: stats.retries,
+            left_out: stats.left_out,
+            charged_bytes: stats.charged_bytes,
+            peak_charged_bytes: stats.peak_charged_bytes,
             ..pml_stats_t::INIT
         };
         // SAFETY: the caller's promise.
@@ -243,7 +267,8 @@ pub unsafe extern "C" fn pml_loader_stats(loader: *const pml_loader_t, out: *mut
 /// PML_STAGE_VALIDATING; non-zero ends the work.
 ///
 /// Errors: PML_STATUS_MALFORMED where anything was found; PML_STATUS_CANCELLED where `on_event` ended the work;
-/// PML_STATUS_IO; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT for an unknown flag.
+/// PML_STATUS_IO; PML_STATUS_TRUNCATED; PML_STATUS_INVALID_ARGUMENT for an unknown flag; PML_STATUS_WOULD_DEADLOCK inside a
+/// callback of a loader's.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.

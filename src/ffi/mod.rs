@@ -4,11 +4,15 @@
 
 #![allow(non_camel_case_types)]
 
+mod allocator;
 mod basics;
+mod budget;
+mod callbacks;
 mod device;
 mod event;
 mod layer;
 mod loader;
+mod loading;
 mod metadata;
 mod options;
 mod rules;
@@ -20,11 +24,15 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
+pub use allocator::*;
 pub use basics::*;
+pub use budget::*;
+pub use callbacks::*;
 pub use device::*;
 pub use event::*;
 pub use layer::*;
 pub use loader::*;
+pub use loading::*;
 pub use metadata::*;
 pub use options::*;
 pub use rules::*;

@@ -1,28 +1,41 @@
 //! Options for opening a model.
 
 use std::ffi::{c_char, c_void};
+use std::time::Duration;
 
 use super::structs::{self, Growable};
-use super::{Destroy, handle, pml_event_callback_t, pml_rules_t, text};
+use super::{
+    Destroy, allocator, callbacks, handle, pml_allocator_t, pml_budget_t, pml_event_callback_t, pml_log_callback_t,
+    pml_rules_t, text,
+};
 use crate::error::{Error, Result};
 use crate::io::Mode;
-use crate::loader::{Device, Options};
+use crate::loader::{Device, LogLevel, Options, Recovery, Strategy, Unload};
 use crate::tensor::LayerOrder;
+
+const _: () = assert!(
+    PML_STRATEGY_PREFETCH == Strategy::Prefetch as u32
+        && PML_UNLOAD_LRU == Unload::Lru as u32
+        && PML_RECOVERY_SKIP == Recovery::Skip as u32
+        && PML_LOG_DEBUG == LogLevel::Debug as u32
+);
 
 /// Tensors and layers are brought when they are acquired or prefetched: a strategy.
 pub const PML_STRATEGY_ON_DEMAND: u32 = 0;
-/// One layer after another, in order. Not served by this version.
+/// From pml_loader_start on one layer after another, in order.
 pub const PML_STRATEGY_SEQUENTIAL: u32 = 1;
-/// Several layers at once. Not served by this version.
+/// From pml_loader_start on in order, several layers at once.
 pub const PML_STRATEGY_PARALLEL: u32 = 2;
-/// Each acquire queues the layers that come next. Not served by this version.
+/// Each acquire queues the layers that come next; after the last comes the first.
 pub const PML_STRATEGY_PREFETCH: u32 = 3;
 
-/// Layers stay until the caller unloads them: when the library takes memory back.
+/// Never: layers stay until the caller unloads them, and at a limit there is no room: when the library takes memory back of
+/// layers that nobody holds.
 pub const PML_UNLOAD_NEVER: u32 = 0;
-/// When the machine runs short. Not served by this version.
+/// When the machine runs short of memory, as much as is missing to twice the threshold; at a limit there is no room.
 pub const PML_UNLOAD_MEMORY_PRESSURE: u32 = 1;
-/// The layer used longest ago goes for the one that is wanted. Not served by this version.
+/// When a limit leaves no room for what is wanted: with PML_STRATEGY_PREFETCH the layer that is needed last goes, else the
+/// one used longest ago.
 pub const PML_UNLOAD_LRU: u32 = 2;
 
 /// Local files are mapped, files behind a network are read; copies of pages that are not in the page cache go past it:
@@ -48,13 +61,14 @@ pub const PML_LAYER_ORDER_CNN: u32 = 4;
 /// As in the file.
 pub const PML_LAYER_ORDER_FILE: u32 = 5;
 
-/// A tensor that cannot be brought fails those who wait for it: what happens after an error.
+/// A tensor that cannot be brought fails those who wait for it, and ends background loading: what happens after an error.
 pub const PML_RECOVERY_FAIL: u32 = 0;
-/// It is tried again. Not served by this version.
+/// The read is tried again, where pml_status_is_retryable says that it may pass; then as PML_RECOVERY_FAIL.
 pub const PML_RECOVERY_RETRY: u32 = 1;
-/// The next reader tries. Not served by this version.
+/// The next reader tries: reads for a mapping, direct reads for buffered ones; then as PML_RECOVERY_FAIL.
 pub const PML_RECOVERY_FALLBACK: u32 = 2;
-/// It is left out. Not served by this version.
+/// The tensor is left out and all else is loaded; it and its layer give PML_STATUS_INCOMPLETE until pml_loader_unload_layer
+/// or pml_loader_start has them tried again.
 pub const PML_RECOVERY_SKIP: u32 = 3;
 
 /// Errors only: how much the log callback is told.
@@ -65,16 +79,6 @@ pub const PML_LOG_WARNING: u32 = 1;
 pub const PML_LOG_INFO: u32 = 2;
 /// Why it happens, besides.
 pub const PML_LOG_DEBUG: u32 = 3;
-
-/// A limit of memory that loaders share. Not served by this version.
-pub struct pml_budget_t {
-    _private: [u8; 0],
-}
-
-/// Functions that give and take memory. Not served by this version.
-pub struct pml_allocator_t {
-    _private: [u8; 0],
-}
 
 /// How a model is opened. Start from PML_OPTIONS_INIT or pml_options_init, and change what you need.
 ///
@@ -89,17 +93,17 @@ pub struct pml_options_t {
     pub device: *const c_char,
     /// A PML_STRATEGY_ value; PML_STRATEGY_ON_DEMAND.
     pub strategy: u32,
-    /// Layers loading at once under PML_STRATEGY_PARALLEL; 3. Others are not served by this version.
+    /// At most how many layers are loading at once, at least 1, those aside that a caller waits for; 3.
     pub max_concurrent_loads: u32,
-    /// Layers read ahead under PML_STRATEGY_PREFETCH; 1. Others are not served by this version.
+    /// Layers read ahead under PML_STRATEGY_PREFETCH; 1.
     pub prefetch_count: u32,
     /// A PML_UNLOAD_ value; PML_UNLOAD_NEVER.
     pub unload: u32,
-    /// The most layers in memory at once, -1 for any number. Others are not served by this version.
+    /// The most layers in memory at once, at least 1; -1 for any number.
     pub max_loaded_layers: i64,
-    /// The most bytes of memory for layers, 0 for any number. Others are not served by this version.
+    /// The most bytes of memory for layers, 0 for any number. What counts is told at pml_budget_new.
     pub memory_budget: u64,
-    /// A limit shared with other loaders, NULL for none. Others are not served by this version.
+    /// A limit shared with other loaders, besides; NULL for none. The handle may be freed after the call.
     pub budget: *mut pml_budget_t,
     /// A PML_IO_ value; PML_IO_AUTO. A model in memory is viewed in place, or with PML_IO_READ copied; it has no
     /// PML_IO_DIRECT.
@@ -117,35 +121,34 @@ pub struct pml_options_t {
     pub recovery: u32,
     /// Choices by tensor name, NULL for none; copied.
     pub rules: *const pml_rules_t,
-    /// Memory of the caller's own for layers, NULL for the library's. Others are not served by this version.
+    /// Memory of the caller's own for layers, NULL for the library's; copied. Nothing is viewed in place then.
     pub allocator: *const pml_allocator_t,
-    /// How often PML_RECOVERY_RETRY tries again; 3. Others are not served by this version.
+    /// How often PML_RECOVERY_RETRY tries again; 3.
     pub retry_count: u32,
-    /// How long it waits before the first time, in milliseconds; 100. Others are not served by this version.
+    /// How long it waits before the first time, in milliseconds; 100. Twice as long before each further one.
     pub retry_backoff_ms: u32,
-    /// Free bytes of memory below which PML_UNLOAD_MEMORY_PRESSURE acts; 0 for 5 % of the total. Others are not served by
-    /// this version.
+    /// Available bytes of memory below which PML_UNLOAD_MEMORY_PRESSURE acts; 0 for 5 % of the total.
     pub pressure_threshold: u64,
-    /// Told of each layer that came into memory. NULL; others are not served by this version.
+    /// Told of each layer that came into memory, each time; its answer counts for nothing. NULL for none, as for the others.
     pub on_layer_loaded: pml_event_callback_t,
-    /// Told of bytes delivered; non-zero cancels. NULL; others are not served by this version.
+    /// Told of bytes delivered and of another stage; non-zero cancels, as pml_loader_cancel.
     pub on_progress: pml_event_callback_t,
-    /// Told once when all is delivered. NULL; others are not served by this version.
+    /// Told once when all is delivered; its answer counts for nothing.
     pub on_fully_loaded: pml_event_callback_t,
-    /// Told of errors, and answers what to do. NULL; others are not served by this version.
+    /// Told of a tensor that could not be read, and answers what to do: a PML_ON_ERROR_ value, of which all unknown ones mean
+    /// PML_ON_ERROR_DEFAULT. Where `tensor` is SIZE_MAX there is nothing to decide.
     pub on_error: pml_event_callback_t,
-    /// Told what happens, in words. NULL; others are not served by this version.
-    pub log:
-        Option<unsafe extern "C" fn(user_data: *mut c_void, level: u32, message: *const c_char, message_length: usize)>,
-    /// How much `log` is told: a PML_LOG_ value; PML_LOG_WARNING. Others are not served by this version.
+    /// Told what happens, in words, on the thread of the callbacks; the message does not end in NUL and lives until it returns.
+    pub log: pml_log_callback_t,
+    /// How much `log` is told: a PML_LOG_ value; PML_LOG_WARNING.
     pub log_level: u32,
     /// 0.
     pub reserved: u32,
     /// Given to the callbacks and to `destroy`.
     pub user_data: *mut c_void,
     /// Called once with `user_data`, on any thread, after the last callback and after the loader and its last tensor are
-    /// freed (maybe a moment after that call returned); when opening fails, before it returns. Not called only where
-    /// `struct_size` itself is refused. May be NULL. Must not call the library.
+    /// freed (maybe a moment after that call returned); when opening fails, before it returns or, where callbacks were
+    /// given, a moment after. Not called only where `struct_size` itself is refused. May be NULL. Must not call the library.
     pub destroy: Option<unsafe extern "C" fn(user_data: *mut c_void)>,
     /// Where converted models are kept. NULL; others are not served by this version.
     pub cache_path: *const c_char,
@@ -212,9 +215,22 @@ pub(super) unsafe fn read(given: *const pml_options_t) -> Result<Options> {
     all_known?;
     refuse_unserved(&given)?;
     let mut options = Options {
+        strategy: choose("strategy", given.strategy, &Strategy::ALL)?,
+        max_concurrent_loads: given.max_concurrent_loads as usize,
+        prefetch_count: given.prefetch_count as usize,
+        unload: choose("unload", given.unload, &Unload::ALL)?,
+        max_loaded_layers: layer_limit(given.max_loaded_layers)?,
+        memory_budget: (given.memory_budget > 0).then_some(given.memory_budget),
         io: choose("io", given.io, &Mode::ALL)?,
         layer_order: choose("layer_order", given.layer_order, &LayerOrder::ALL)?,
         workers: given.workers as usize,
+        recovery: choose("recovery", given.recovery, &Recovery::ALL)?,
+        retry_count: given.retry_count,
+        retry_backoff: Duration::from_millis(given.retry_backoff_ms.into()),
+        pressure_threshold: (given.pressure_threshold > 0).then_some(given.pressure_threshold),
+        log_level: choose("log_level", given.log_level, &LogLevel::ALL)?,
+        on_event: callbacks::listener(&given),
+        log: callbacks::log(&given),
         keep: Some(Box::new(keep)),
         ..Options::default()
     };
@@ -222,11 +238,27 @@ pub(super) unsafe fn read(given: *const pml_options_t) -> Result<Options> {
         // SAFETY: the caller's promise.
         options.device = Device::from_name(unsafe { text(given.device, "device") }?)?;
     }
+    if !given.budget.is_null() {
+        // SAFETY: the caller's promise.
+        options.budget = Some(unsafe { handle(given.budget, "budget") }?.budget.clone());
+    }
     if !given.rules.is_null() {
         // SAFETY: the caller's promise.
         options.rules = unsafe { handle(given.rules, "rules") }?.copy();
     }
+    if !given.allocator.is_null() {
+        // SAFETY: the caller's promise.
+        options.allocator = Some(unsafe { allocator::read(given.allocator) }?);
+    }
     Ok(options)
+}
+
+fn layer_limit(given: i64) -> Result<Option<usize>> {
+    match given {
+        -1 => Ok(None),
+        1.. => Ok(Some(usize::try_from(given).unwrap_or(usize::MAX))),
+        _ => Err(Error::argument("max_loaded_layers", given, "at least 1, or -1 for any number")),
+    }
 }
 
 /// An enumeration comes in as a number, which may be any.
@@ -237,39 +269,12 @@ fn choose<T: Copy>(argument: &'static str, number: u32, all: &[T]) -> Result<T> 
 
 /// Answers every value that is not served yet.
 fn refuse_unserved(given: &pml_options_t) -> Result<()> {
-    for (argument, number, known) in [
-        ("strategy", given.strategy, PML_STRATEGY_PREFETCH),
-        ("unload", given.unload, PML_UNLOAD_LRU),
-        ("recovery", given.recovery, PML_RECOVERY_SKIP),
-        ("log_level", given.log_level, PML_LOG_DEBUG),
-        ("reserved", given.reserved, 0),
-    ] {
-        if number > known {
-            return Err(Error::argument(argument, number, format_args!("0 to {known}")));
-        }
+    if given.reserved != 0 {
+        return Err(Error::argument("reserved", given.reserved, "0"));
     }
-    let served = pml_options_t::INIT;
     let unserved = [
-        ("strategy", given.strategy != served.strategy),
-        ("max_concurrent_loads", given.max_concurrent_loads != served.max_concurrent_loads),
-        ("prefetch_count", given.prefetch_count != served.prefetch_count),
-        ("unload", given.unload != served.unload),
-        ("max_loaded_layers", given.max_loaded_layers != served.max_loaded_layers),
-        ("memory_budget", given.memory_budget != 0),
-        ("budget", !given.budget.is_null()),
         ("alignment", given.alignment != 0),
         ("tail_padding", given.tail_padding != 0),
-        ("recovery", given.recovery != served.recovery),
-        ("allocator", !given.allocator.is_null()),
-        ("retry_count", given.retry_count != served.retry_count),
-        ("retry_backoff_ms", given.retry_backoff_ms != served.retry_backoff_ms),
-        ("pressure_threshold", given.pressure_threshold != 0),
-        ("on_layer_loaded", given.on_layer_loaded.is_some()),
-        ("on_progress", given.on_progress.is_some()),
-        ("on_fully_loaded", given.on_fully_loaded.is_some()),
-        ("on_error", given.on_error.is_some()),
-        ("log", given.log.is_some()),
-        ("log_level", given.log_level != served.log_level),
         ("cache_path", !given.cache_path.is_null()),
     ];
     match unserved.iter().find(|(_, differs)| *differs) {

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::structs::{self, Growable};
 use super::{PML_DEVICE_HOST, guard, guard_value, handle, null, pml_status_t};
@@ -114,8 +115,13 @@ impl pml_tensor_t {
         Box::into_raw(Box::new(pml_tensor_t { tensor, acquires: AtomicU32::new(0) }))
     }
 
-    fn acquire(&self) -> Result<()> {
-        self.tensor.hold()?;
+    /// The tensor.
+    pub(super) fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    fn acquire(&self, timeout: Option<Duration>) -> Result<()> {
+        self.tensor.hold(timeout)?;
         // Far fewer than 2^32: the layer's own count refuses sooner.
         self.acquires.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -173,11 +179,13 @@ pub(super) fn check_stream(stream: *mut c_void) -> Result<()> {
     Err(Error::argument("stream", format_args!("{stream:p}"), "PML_STREAM_HOST or NULL, as the loader is on the host"))
 }
 
-pub(super) fn check_timeout(timeout_ms: i64) -> Result<()> {
-    if timeout_ms >= -1 {
-        return Ok(());
+/// How long a wait may take; `None` is for ever.
+pub(super) fn timeout(timeout_ms: i64) -> Result<Option<Duration>> {
+    match u64::try_from(timeout_ms) {
+        Ok(milliseconds) => Ok(Some(Duration::from_millis(milliseconds))),
+        Err(_) if timeout_ms == -1 => Ok(None),
+        Err(_) => Err(Error::argument("timeout_ms", timeout_ms, "-1 or more")),
     }
-    Err(Error::argument("timeout_ms", timeout_ms, "-1 or more"))
 }
 
 /// Writes the initial values, as PML_TENSOR_INFO_INIT has them. Does nothing where `info` is NULL.
@@ -259,10 +267,9 @@ pub unsafe extern "C" fn pml_tensor_is_loaded(tensor: *const pml_tensor_t) -> bo
     guard_value(false, || Ok(unsafe { handle(tensor, "tensor") }?.tensor.is_loaded()))
 }
 
-/// Starts bringing a tensor into memory, and waits for no read. A read that fails is told to those who wait for it by
-/// then; a later acquire tries again.
+/// Queues a tensor to be brought into memory, as pml_loader_prefetch does layers. Space is taken for its whole layer.
 ///
-/// Errors: PML_STATUS_CLOSED; PML_STATUS_OUT_OF_MEMORY.
+/// Errors: PML_STATUS_CLOSED; PML_STATUS_BUDGET.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -274,12 +281,10 @@ pub unsafe extern "C" fn pml_tensor_prefetch(tensor: *mut pml_tensor_t) -> pml_s
 
 /// Brings a tensor into memory and holds it there, with its layer, until the same handle releases it as often.
 ///
-/// `stream` is PML_STREAM_HOST or NULL for a loader on the host. `timeout_ms` limits the wait for others' releases (-1:
-/// none, 0: no wait); without a budget nobody waits for those, and a read takes as long as it takes. `out` may be NULL.
+/// `stream` is PML_STREAM_HOST or NULL for a loader on the host. Space is reserved for its layer, as by
+/// pml_loader_acquire_layer, which also tells what `timeout_ms` limits. `out` may be NULL.
 ///
-/// Errors: what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED, PML_STATUS_OUT_OF_MEMORY), after which a later
-/// acquire tries again; PML_STATUS_CLOSED after the loader was freed; PML_STATUS_INVALID_ARGUMENT for another stream or
-/// time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are open.
+/// Errors: those of pml_loader_acquire_layer; PML_STATUS_CLOSED after the loader was freed.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -294,13 +299,13 @@ pub unsafe extern "C" fn pml_tensor_acquire(
         // SAFETY: the caller's promise.
         let tensor = unsafe { handle(tensor, "tensor") }?;
         check_stream(stream)?;
-        check_timeout(timeout_ms)?;
+        let timeout = timeout(timeout_ms)?;
         if out.is_null() {
-            return tensor.acquire();
+            return tensor.acquire(timeout);
         }
         // SAFETY: the caller's promise.
         unsafe { structs::check(out, "out") }?;
-        tensor.acquire()?;
+        tensor.acquire(timeout)?;
         // SAFETY: the caller's promise.
         unsafe { structs::write(out, "out", &tensor.view()?) }
     })
@@ -342,7 +347,7 @@ pub unsafe extern "C" fn pml_tensor_view(tensor: *const pml_tensor_t, out: *mut 
 /// Copies `size` bytes of a tensor, from its byte `offset` on, into the caller's memory. Keeps nothing in memory.
 ///
 /// Errors: PML_STATUS_INVALID_ARGUMENT for bytes past the tensor's end; PML_STATUS_IO and PML_STATUS_TRUNCATED, after
-/// which some bytes may have been written.
+/// which some bytes may have been written; PML_STATUS_WOULD_DEADLOCK inside a callback.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.

@@ -48,7 +48,7 @@ pub struct Source {
 enum Backing {
     File(OpenFile),
     Memory { memory: Memory, viewed: bool },
-    Custom(Box<dyn Reader>),
+    Custom(Vec<Box<dyn Reader>>),
 }
 
 struct OpenFile {
@@ -114,8 +114,14 @@ impl Source {
 
     /// A reader of the caller's own, whose bytes are copied.
     pub fn custom(name: &str, reader: Box<dyn Reader>) -> Source {
+        Source::custom_with_fallbacks(name, reader, Vec::new())
+    }
+
+    /// A reader of the caller's own, and others for the same bytes, to which `Recovery::Fallback` turns one after another.
+    pub fn custom_with_fallbacks(name: &str, reader: Box<dyn Reader>, others: Vec<Box<dyn Reader>>) -> Source {
         let size = reader.size();
-        Source { name: name.to_owned(), size, backing: Backing::Custom(reader), counters: Counters::default() }
+        let readers = std::iter::once(reader).chain(others).collect();
+        Source { name: name.to_owned(), size, backing: Backing::Custom(readers), counters: Counters::default() }
     }
 
     /// The name for messages: the path, as one line.
@@ -157,15 +163,48 @@ impl Source {
         Some(unsafe { bytes.cast::<u8>().add(range.start as usize) })
     }
 
+    /// How many readers there are, to turn to one after another when they fail.
+    pub fn reader_count(&self) -> usize {
+        match &self.backing {
+            Backing::File(_) => 2,
+            Backing::Memory { .. } => 1,
+            Backing::Custom(readers) => readers.len(),
+        }
+    }
+
     /// Reads exactly `into.len()` bytes from `offset` on, with the reader that suits.
     pub fn read_at(&self, into: &mut [u8], offset: u64) -> Result<()> {
+        self.read_with(0, into, offset)
+    }
+
+    /// Reads exactly `into.len()` bytes from `offset` on: with the reader that suits if `reader` is 0, else with the one
+    /// that is next after so many.
+    pub fn read_with(&self, reader: usize, into: &mut [u8], offset: u64) -> Result<()> {
         let started = Instant::now();
         let (counter, result) = match &self.backing {
-            Backing::File(open) => self.read_file(open, into, offset),
+            Backing::File(open) if reader == 0 => self.read_file(open, into, offset),
+            Backing::File(open) => self.read_otherwise(open, into, offset),
             Backing::Memory { memory, .. } => (&self.counters.buffered, Ok(copy_prefix(memory.bytes(), into, offset))),
-            Backing::Custom(reader) => (&self.counters.buffered, reader.read_at(into, offset)),
+            Backing::Custom(readers) => {
+                // There is a first one always, and no more are asked for than `reader_count`.
+                let reader = readers.get(reader).or(readers.first());
+                (&self.counters.buffered, reader.map_or(Ok(0), |reader| reader.read_at(into, offset)))
+            }
         };
         self.finish_read(into.len() as u64, offset, counter, started, result)
+    }
+
+    /// The reader that `read_file` would not have chosen, or not in the first place.
+    fn read_otherwise<'a>(
+        &'a self,
+        open: &OpenFile,
+        into: &mut [u8],
+        offset: u64,
+    ) -> (&'a AtomicU64, std::io::Result<usize>) {
+        match open.direct.get_or_init(|| Direct::open(&open.file).ok()) {
+            Some(direct) if open.mode == Mode::Read => (&self.counters.direct, direct.read_at(into, offset)),
+            _ => (&self.counters.buffered, os::read_at(&open.file, into, offset)),
+        }
     }
 
     /// Reads exactly `into.len()` bytes through the page cache: for headers, which are small and read once.
@@ -249,13 +288,14 @@ impl Source {
         let found = match &self.backing {
             Backing::File(open) => open.file.metadata().map_or(0, |metadata| metadata.len()),
             Backing::Memory { .. } => self.size,
-            Backing::Custom(reader) => reader.size(),
+            Backing::Custom(readers) => readers.first().map_or(0, |reader| reader.size()),
         };
         Error::Truncated { file: self.name.clone(), what: "the part being read".to_owned(), found, expected }
     }
 
-    /// Faults the pages of a range in, so that using a view of it waits for no disk and raises no signal now.
-    pub fn populate(&self, range: Range<u64>) -> Result<()> {
+    /// Faults the pages of a range in, so that using a view of it waits for no disk and raises no signal now. With a
+    /// `reader` other than 0 they are read into the page cache, and fault in when they are used.
+    pub fn populate(&self, reader: usize, range: Range<u64>) -> Result<()> {
         let Backing::File(open) = &self.backing else { return Ok(()) };
         let Some(mapping) = &open.mapping else { return Ok(()) };
         if range.is_empty() {
@@ -263,6 +303,9 @@ impl Source {
         }
         if range.end > self.size {
             return Err(self.truncated(range.end));
+        }
+        if reader > 0 {
+            return self.read_through(range);
         }
         let length = range.end - range.start;
         let started = Instant::now();
@@ -290,15 +333,19 @@ impl Source {
         Ok(())
     }
 
-    /// Takes the whole pages inside a range out of the process. Pages that a neighbour shares stay.
-    pub fn give_back(&self, range: Range<u64>) {
-        let Backing::File(OpenFile { mapping: Some(mapping), .. }) = &self.backing else { return };
+    /// Takes the whole pages inside a range out of the process; with `for_good` out of the page cache too, for want of
+    /// memory. Pages that a neighbour shares stay.
+    pub fn give_back(&self, range: Range<u64>, for_good: bool) {
+        let Backing::File(OpenFile { file, mapping: Some(mapping), .. }) = &self.backing else { return };
         let page = os::page_size();
         let start = (range.start as usize).next_multiple_of(page);
         // The file's last page has no neighbour.
         let end = if range.end == self.size { range.end as usize } else { range.end as usize / page * page };
-        if start < end && os::give_back(mapping, start..end).is_err() {
-            // Advice only: the pages stay until the system wants them.
+        if start < end {
+            let taken =
+                if for_good { os::page_out(file, mapping, start..end) } else { os::give_back(mapping, start..end) };
+            // Advice only: where it fails the pages stay until the system wants them.
+            let _ = taken;
         }
     }
 }

@@ -1,89 +1,150 @@
 //! What a loader and its tensors share: it joins residency, which says what is missing, and transfer, which brings it.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
+use super::events::{Figures, LogLevel, Mailbox, Stage, refuse_in_callback};
 use super::layers::Layers;
+use super::load_into::Batch;
+use super::options::{Recovery, Strategy, Unload};
+use super::progress::Arrivals;
+use super::schedule::Agenda;
 use super::space::{LayerFiles, Space};
 use super::{Options, Rules};
+use crate::device::Allocator;
 use crate::error::{Error, Result, quoted};
 use crate::format::{Catalogue, Model};
 use crate::io::Source;
-use crate::residency::{Delivery, Found, Holder, LayerState, Ledger, Residency, Snapshot, Standing};
+use crate::residency::pressure::Gauge;
+use crate::residency::{Drained, Holder, LayerState, Locked, Order, Owner, Pool, Residency, Snapshot};
 use crate::tensor::{LayerOrder, order_layers};
-use crate::transfer::{Chunk, Customer, Priority, Queue};
+use crate::transfer::{Chunk, Queue};
 
 /// The shared part of a loader.
 pub struct Core {
     pub(super) catalogue: Catalogue,
-    pub(super) layers: Layers,
+    pub(super) layers: Arc<Layers>,
     pub(super) residency: Residency<Space>,
     pub(super) queue: Queue,
-    /// Slabs allocated so far.
-    pub(super) allocations: AtomicU64,
+    pub(super) settings: Settings,
+    pub(super) counters: Counters,
     pub(super) sources: Vec<Arc<Source>>,
     rules: Rules,
-    /// How layers are ordered until the caller says otherwise.
-    family: LayerOrder,
     /// The order of use; made when it is first asked for.
     order: RwLock<Option<Arc<Order>>>,
-    closed: AtomicBool,
-    /// Dropped last: what sources and views borrow from.
-    _keep: Option<Box<dyn Any + Send + Sync>>,
+    /// The layer that comes next after each, for strategies that look ahead.
+    successors: OnceLock<Box<[AtomicU32]>>,
+    pub(super) closed: AtomicBool,
+    /// Locked inside the pool's lock, as are the next two.
+    agenda: Mutex<Agenda>,
+    arrivals: Mutex<Arrivals>,
+    /// Chunks of a tensor that failed and about which a listener has to decide.
+    undecided: Mutex<HashMap<usize, Vec<Failed>>>,
+    /// Calls of `load_into` under way.
+    batches: Mutex<Vec<Weak<Batch>>>,
+    mailbox: Arc<Mailbox>,
+    /// Dropped last: what sources, views, callbacks and allocators borrow from.
+    pub(super) keep: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-/// Layers in their order of use, and back.
-pub struct Order {
-    sequence: Box<[u32]>,
-    positions: Box<[u32]>,
+/// A chunk that could not be read.
+pub struct Failed {
+    pub chunk: Chunk,
+    pub error: Error,
 }
 
-impl Order {
-    fn new(sequence: Vec<u32>) -> Order {
-        let mut positions = vec![0; sequence.len()];
-        for (position, layer) in (0..).zip(&sequence) {
-            positions[*layer as usize] = position;
-        }
-        Order { sequence: sequence.into(), positions: positions.into() }
-    }
-
-    /// Layers, first used first.
-    pub fn sequence(&self) -> impl ExactSizeIterator<Item = usize> {
-        self.sequence.iter().map(|layer| *layer as usize)
-    }
-
-    /// A layer's place.
-    pub fn position_of(&self, layer: usize) -> usize {
-        self.positions[layer] as usize
-    }
+/// What the caller chose, for as long as the loader lives.
+pub struct Settings {
+    pub strategy: Strategy,
+    pub max_concurrent_loads: usize,
+    pub prefetch_count: usize,
+    pub unload: Unload,
+    pub recovery: Recovery,
+    pub retry_count: u32,
+    pub retry_backoff: Duration,
+    pub allocator: Option<Arc<dyn Allocator>>,
+    pub pressure_threshold: u64,
+    pub gauge: Arc<dyn Gauge>,
+    /// How layers are ordered until the caller says otherwise.
+    family: LayerOrder,
 }
 
-type Locked<'a> = MutexGuard<'a, Ledger<Space>>;
+/// Sums since the loader was opened.
+#[derive(Default)]
+pub struct Counters {
+    /// Slabs allocated.
+    pub allocations: AtomicU64,
+    /// Reads tried again.
+    pub retries: AtomicU64,
+    /// Layers that were begun ahead of need.
+    pub prefetches: AtomicU64,
+}
+
+/// What a new core is made of beside the model.
+pub struct Parts {
+    pub layers: Arc<Layers>,
+    pub concurrent_reads: usize,
+    pub mailbox: Arc<Mailbox>,
+    pub keep: Option<Arc<dyn Any + Send + Sync>>,
+    pub owner: Weak<dyn Owner>,
+}
+
+pub type LockedLedger<'a> = Locked<'a, Space>;
 
 impl Core {
-    /// Groups, orders, and loads nothing.
-    pub fn new(model: Model, options: Options) -> Result<Core> {
-        let Model { mut catalogue, sources } = model;
-        let queue = Queue::new(options.concurrent_reads()?);
-        let Options { layer_order, rules, keep, .. } = options;
-        if rules.skips_any() {
-            catalogue.retain(|name| rules.skip_of(name).is_none());
-        }
-        let layers = Layers::group(catalogue.tensors(), &rules)?;
-        Ok(Core {
-            residency: Residency::new(layers.len(), catalogue.tensors().len()),
-            queue,
-            allocations: AtomicU64::new(0),
-            family: layer_order,
-            order: RwLock::new(None),
+    /// Groups, and loads nothing. The model's tensors are those that the rules leave.
+    pub fn new(model: Model, options: Options, parts: Parts) -> Core {
+        let Model { catalogue, sources } = model;
+        let pool = options.budget.as_ref().map_or_else(|| Arc::new(Pool::new(u64::MAX)), |budget| budget.pool.clone());
+        let limits = options.limits();
+        let Parts { layers, mailbox, keep, owner, concurrent_reads } = parts;
+        let residency =
+            Residency::new(layers.len(), catalogue.tensors().len(), layers.clone(), limits, pool, owner);
+        Core {
+            residency,
+            queue: Queue::new(concurrent_reads),
+            settings: Settings {
+                strategy: options.strategy,
+                max_concurrent_loads: options.max_concurrent_loads,
+                prefetch_count: options.prefetch_count,
+                unload: options.unload,
+                recovery: options.recovery,
+                retry_count: options.retry_count,
+                retry_backoff: options.retry_backoff,
+                allocator: options.allocator,
+                pressure_threshold: options.pressure_threshold.unwrap_or(0),
+                gauge: options.gauge.unwrap_or_else(|| Arc::new(crate::residency::pressure::Machine)),
+                family: options.layer_order,
+            },
+            counters: Counters::default(),
             catalogue,
             layers,
             sources,
-            rules,
+            rules: options.rules,
+            order: RwLock::new(None),
+            successors: OnceLock::new(),
             closed: AtomicBool::new(false),
-            _keep: keep,
-        })
+            agenda: Mutex::new(Agenda::default()),
+            arrivals: Mutex::new(Arrivals::default()),
+            undecided: Mutex::new(HashMap::new()),
+            batches: Mutex::new(Vec::new()),
+            mailbox,
+            keep,
+        }
+    }
+
+    /// Writes to the log what came of opening.
+    pub fn tell_opened(&self) {
+        let (tensors, layers) = (self.catalogue.tensors().len(), self.layers.len());
+        self.log(LogLevel::Info, || format!("opened: {tensors} tensors in {layers} layers"));
+        for source in &self.sources {
+            if source.counters().fallbacks.load(Ordering::Relaxed) > 0 {
+                self.log(LogLevel::Warning, || format!("{} could not be mapped; it is read", source.name()));
+            }
+        }
     }
 
     /// The first file's name, for messages.
@@ -101,6 +162,36 @@ impl Core {
         self.rules.skip_of(tensor)
     }
 
+    /// What is to be told.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// How far it is.
+    pub fn figures(&self) -> Figures {
+        self.mailbox.figures()
+    }
+
+    pub(super) fn log(&self, level: LogLevel, text: impl FnOnce() -> String) {
+        self.mailbox.log(level, || format!("{}: {}", self.name(), text()));
+    }
+
+    pub(super) fn agenda(&self) -> MutexGuard<'_, Agenda> {
+        self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn undecided(&self) -> MutexGuard<'_, HashMap<usize, Vec<Failed>>> {
+        self.undecided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn batches(&self) -> MutexGuard<'_, Vec<Weak<Batch>>> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Layers in their order of use.
     pub fn order(&self) -> Arc<Order> {
         if let Some(order) = &*self.order.read().unwrap_or_else(PoisonError::into_inner) {
@@ -113,26 +204,46 @@ impl Core {
     fn order_in(&self, order: &mut Option<Arc<Order>>) -> Arc<Order> {
         let make = || {
             let names: Vec<&str> = (0..self.layers.len()).map(|layer| self.layers.name(layer)).collect();
-            let sequence = order_layers(&names, self.catalogue.architecture(), self.family);
+            let sequence = order_layers(&names, self.catalogue.architecture(), self.settings.family);
             Arc::new(Order::new(sequence.into_iter().map(|layer| layer as u32).collect()))
         };
         order.get_or_insert_with(make).clone()
     }
 
     /// Puts these layers first; the others follow in the order they had.
-    pub fn set_order(&self, first: &[usize]) -> Result<()> {
+    pub fn set_order(self: &Arc<Core>, first: &[usize]) -> Result<()> {
         let mut listed = vec![false; self.layers.len()];
         for layer in first {
             if std::mem::replace(&mut listed[self.check_layer(*layer)?], true) {
                 return Err(Error::argument("layers", format_args!("layer {layer} twice"), "each layer once at most"));
             }
         }
+        // Made before the lock is taken, so that it is changed here and not made from the old order meanwhile.
+        let successors = (self.settings.strategy == Strategy::Prefetch).then(|| self.successors());
         let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         let before = self.order_in(&mut order);
         let rest = before.sequence().filter(|layer| !listed[*layer]);
         let sequence = first.iter().copied().chain(rest).map(|layer| layer as u32).collect();
-        *order = Some(Arc::new(Order::new(sequence)));
+        let changed = Arc::new(Order::new(sequence));
+        *order = Some(changed.clone());
+        let mut ledger = self.residency.lock();
+        if let Some(successors) = successors {
+            set_successors(successors, &changed);
+            ledger.set_order(changed.clone());
+        }
+        self.agenda().reorder(changed);
         Ok(())
+    }
+
+    /// The layer that comes next after each; after the last comes the first. Known to victims from the first call on.
+    pub(super) fn successors(&self) -> &[AtomicU32] {
+        self.successors.get_or_init(|| {
+            let order = self.order();
+            let successors: Box<[AtomicU32]> = (0..self.layers.len()).map(|_| AtomicU32::new(0)).collect();
+            set_successors(&successors, &order);
+            self.residency.lock().set_order(order);
+            successors
+        })
     }
 
     /// The index, if there is such a layer.
@@ -150,34 +261,6 @@ impl Core {
             return Ok(index);
         }
         Err(Error::OutOfRange { file: self.name().to_owned(), what, index: index as u64, count: count as u64 })
-    }
-
-    /// Brings a layer and holds it once more.
-    pub fn acquire_layer(self: &Arc<Core>, layer: usize) -> Result<()> {
-        self.check_layer(layer)?;
-        self.acquire(layer, None)
-    }
-
-    /// Brings a tensor and holds its layer once more.
-    pub fn acquire_tensor(self: &Arc<Core>, tensor: usize) -> Result<()> {
-        self.acquire(self.layers.layer_of(tensor), Some(tensor))
-    }
-
-    fn acquire(self: &Arc<Core>, layer: usize, tensor: Option<usize>) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(self.closed_error());
-        }
-        match self.residency.hold(layer, tensor) {
-            Found::Resident => Ok(()),
-            Found::TooMany => Err(Error::InvalidState {
-                subject: self.layer_text(layer),
-                found: "half a thousand million acquires that were not released".to_owned(),
-                expected: "each acquire to be released".to_owned(),
-            }),
-            Found::Missing => self.bring_and_wait(layer, tensor).inspect_err(|_| {
-                self.release(layer, tensor.map_or(Holder::Layer, |_| Holder::Tensor));
-            }),
-        }
     }
 
     /// Holds a layer once less; false if it was not held so.
@@ -203,211 +286,67 @@ impl Core {
         })
     }
 
-    /// Starts bringing a layer or one tensor of it, and does not wait.
-    pub fn prefetch(self: &Arc<Core>, layer: usize, tensor: Option<usize>) -> Result<()> {
-        self.bring(layer, tensor, Priority::Background).map(drop)
-    }
-
-    fn bring_and_wait(self: &Arc<Core>, layer: usize, tensor: Option<usize>) -> Result<()> {
-        let deliveries = self.bring(layer, tensor, Priority::Urgent)?;
-        if deliveries.is_empty() {
-            // Another thread brought it meanwhile.
-            return Ok(());
-        }
-        self.residency.stalls.fetch_add(1, Ordering::Relaxed);
-        let mut ledger = self.residency.lock();
-        for delivery in deliveries {
-            loop {
-                match delivery.outcome() {
-                    Some(outcome) => break outcome?,
-                    None => ledger = self.residency.wait(ledger),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Queues what is missing of a layer, or of one tensor; the deliveries that are under way then, by whomever.
-    fn bring(self: &Arc<Core>, layer: usize, tensor: Option<usize>, priority: Priority) -> Result<Vec<Arc<Delivery>>> {
-        let files = self.files(layer);
-        let wanted = tensor.map_or(0..files.members.len(), |tensor| {
-            let member = files.position_of(tensor);
-            member..member + 1
-        });
-        // What has failed for others before this call is tried again, once its last chunk has come to its end.
-        let has_failed = |ledger: &Locked<'_>| {
-            let mut deliveries = files.members[wanted.clone()].iter().filter_map(|t| ledger.delivery(*t as usize));
-            deliveries.any(|delivery| delivery.has_failed())
-        };
-        let mut ledger = self.residency.lock();
-        while self.residency.snapshot(layer).state == LayerState::Draining
-            || (priority == Priority::Urgent && has_failed(&ledger))
-        {
-            self.queue.promote(layer as u32);
-            ledger = self.residency.wait(ledger);
-        }
-        if ledger.is_closed() {
-            return Err(self.closed_error());
-        }
-        let mut deliveries = Vec::new();
-        let mut missing = Vec::new();
-        for member in wanted {
-            let tensor = files.members[member] as usize;
-            if let Some(delivery) = ledger.delivery(tensor) {
-                deliveries.push(delivery.clone());
-            } else if !self.residency.is_loaded(tensor) {
-                missing.push(member);
-            }
-        }
-        let joins = !deliveries.is_empty();
-        let chunks = self.expect(&mut ledger, layer, files, &missing, &mut deliveries)?;
-        drop(ledger);
-        if joins && priority == Priority::Urgent {
-            self.queue.promote(layer as u32);
-        }
-        let customer: Arc<dyn Customer> = self.clone();
-        if let Err(refused) = self.queue.push(&customer, chunks, priority) {
-            let (chunks, error) = *refused;
-            let error = error.within(&self.layer_text(layer));
-            for chunk in chunks {
-                self.delivered(chunk, Err(error.clone()));
-            }
-            return Err(error);
-        }
-        Ok(deliveries)
-    }
-
-    /// Takes space for a layer where it has none, and notes the missing members as under way: the chunks to queue.
-    fn expect(
-        &self,
-        ledger: &mut Locked<'_>,
-        layer: usize,
-        files: LayerFiles<'_>,
-        missing: &[usize],
-        deliveries: &mut Vec<Arc<Delivery>>,
-    ) -> Result<Vec<Chunk>> {
-        if missing.is_empty() {
-            return Ok(Vec::new());
-        }
-        if ledger.space(layer).is_none() {
-            let space = Space::reserve(files).map_err(|error| error.within(&self.layer_text(layer)))?;
-            self.allocations.fetch_add(u64::from(space.is_slab()), Ordering::Relaxed);
-            ledger.settle(layer, space);
-        }
-        let Some(space) = ledger.space(layer) else { return Ok(Vec::new()) };
-        let chunks = space.chunks(files, layer as u32, missing, self.queue.limit());
-        let mut counts = vec![0; missing.len()];
-        for member in chunks.iter().flat_map(|chunk| &chunk.members) {
-            // Every chunk is of missing members, which are in ascending order.
-            counts[missing.partition_point(|missing| missing < &(*member as usize))] += 1;
-        }
-        self.residency.set_state(ledger, layer, LayerState::Loading);
-        for (&member, &count) in missing.iter().zip(&counts) {
-            let tensor = files.members[member] as usize;
-            // A tensor without bytes comes in no chunk: it is one that has ended already.
-            let delivery = ledger.expect(layer, tensor, count.max(1));
-            if count == 0 {
-                self.end_chunk(ledger, layer, files, member, &Ok(()));
-            } else {
-                deliveries.push(delivery);
-            }
-        }
-        // Tensors are there or under way, so no space comes back.
-        let _ = self.settle(ledger, layer);
-        Ok(chunks)
-    }
-
-    /// Notes for one member that a chunk came to its end.
-    fn end_chunk(
-        &self,
-        ledger: &mut Locked<'_>,
-        layer: usize,
-        files: LayerFiles<'_>,
-        member: usize,
-        result: &Result<()>,
-    ) {
-        let tensor = files.members[member] as usize;
-        let bytes = files.tensors.at(tensor).bytes;
-        if ledger.chunk_ended(layer, tensor, bytes, result)
-            && let Some(address) = ledger.space(layer).map(|space| space.address(files, member))
-        {
-            self.residency.set_data(ledger, tensor, address.as_ptr());
-        }
-        ledger.announce(tensor);
-    }
-
-    /// Sets a layer's state by what is under way and there. Space that nothing came into is handed out, to be vacated.
-    #[must_use]
-    fn settle(&self, ledger: &mut Locked<'_>, layer: usize) -> Option<Space> {
-        let state = match ledger.standing(layer) {
-            Standing::Loading => LayerState::Loading,
-            Standing::Idle(0) => LayerState::Absent,
-            Standing::Idle(loaded) if loaded == self.layers.members(layer).len() => LayerState::Resident,
-            Standing::Idle(_) => LayerState::Partial,
-        };
-        let space = (state == LayerState::Absent).then(|| ledger.evict(layer)).flatten();
-        let state = if space.is_some() { LayerState::Draining } else { state };
-        self.residency.set_state(ledger, layer, state);
-        space
-    }
-
-    /// Gives back the memory of a layer that nobody holds.
+    /// Gives back the memory of a layer that nobody holds, and forgets what recovery left out of it.
     pub fn unload_layer(&self, layer: usize) -> Result<()> {
+        refuse_in_callback("unload_layer")?;
         self.check_layer(layer)?;
         let mut ledger = self.residency.lock();
-        loop {
+        self.agenda().forget(layer);
+        let drained = loop {
             let now = self.residency.snapshot(layer);
             match now.state {
-                LayerState::Absent => return Ok(()),
                 _ if now.holders() > 0 => return Err(self.busy(layer, now)),
+                LayerState::Absent => {
+                    ledger.try_again(|tensor| self.layers.layer_of(tensor) == layer);
+                    return Ok(());
+                }
                 LayerState::Draining => {}
                 LayerState::Loading => self.queue.promote(layer as u32),
                 LayerState::Partial | LayerState::Resident => {
-                    self.residency.drain(&mut ledger, layer).map_err(|now| self.busy(layer, now))?;
-                    break;
+                    break self.residency.drain(&mut ledger, layer).map_err(|now| self.busy(layer, now))?;
                 }
             }
             ledger = self.residency.wait(ledger);
-        }
-        self.give_back(ledger, layer);
+        };
+        ledger.try_again(|tensor| self.layers.layer_of(tensor) == layer);
+        drop(ledger);
+        self.residency.finish(drained);
         Ok(())
     }
 
     /// Unloads a layer if nobody holds it and nothing of it is under way; waits for nobody.
-    fn unload_if_idle(&self, layer: usize) {
+    pub(super) fn unload_if_idle(&self, layer: usize) {
         let mut ledger = self.residency.lock();
-        if self.residency.drain(&mut ledger, layer).is_ok() {
-            self.give_back(ledger, layer);
+        if let Ok(drained) = self.residency.drain(&mut ledger, layer) {
+            drop(ledger);
+            self.residency.finish(drained);
         }
     }
 
-    /// Gives back the space of a draining layer.
-    fn give_back(&self, mut ledger: Locked<'_>, layer: usize) {
-        for tensor in self.layers.members(layer) {
-            self.residency.set_data(&mut ledger, *tensor as usize, std::ptr::null_mut());
-        }
-        let space = ledger.evict(layer);
-        self.vacate(ledger, layer, space);
-    }
-
-    /// Drops the space of a draining layer without the lock: giving pages back takes a while, and nobody needs to wait for
-    /// it but those who want this layer.
-    fn vacate(&self, ledger: Locked<'_>, layer: usize, space: Option<Space>) {
-        drop(ledger);
-        drop(space);
+    /// Ends all loading and waiting. What is under way comes to its end; later acquires and `start` work.
+    pub fn cancel(self: &Arc<Core>) {
         let mut ledger = self.residency.lock();
-        self.residency.set_state(&mut ledger, layer, LayerState::Absent);
+        ledger.cancel();
+        self.agenda().cancel();
+        let undecided = std::mem::take(&mut *self.undecided());
+        self.mailbox.set_stage(Stage::Cancelled);
+        self.residency.notify(&mut ledger);
         drop(ledger);
-        self.residency.notify();
+        self.log(LogLevel::Info, || "cancelled".to_owned());
+        self.end_all(undecided, &self.cancelled());
     }
 
     /// Ends all loading and gives back what nobody holds; the rest goes when it is released, or has come to its end.
-    pub fn close(&self) {
+    pub fn close(self: &Arc<Core>) {
         self.closed.store(true, Ordering::Release);
-        self.residency.lock().close();
-        for chunk in self.queue.withdraw() {
-            self.delivered(chunk, Err(self.closed_error()));
-        }
+        let mut ledger = self.residency.lock();
+        ledger.close();
+        self.agenda().cancel();
+        let undecided = std::mem::take(&mut *self.undecided());
+        self.residency.notify(&mut ledger);
+        drop(ledger);
+        self.mailbox.close();
+        self.end_all(undecided, &self.closed_error());
         for layer in 0..self.layers.len() {
             self.residency.release_all_of_loader(layer);
             // Whoever lowers the count after this sees that the loader is closed; who did before is seen here.
@@ -416,47 +355,71 @@ impl Core {
         }
     }
 
+    /// Ends every chunk that no worker has begun, and those about which nobody has decided.
+    fn end_all(self: &Arc<Core>, undecided: HashMap<usize, Vec<Failed>>, error: &Error) {
+        for chunk in self.queue.withdraw() {
+            self.end(&chunk, &Err(error.clone()));
+        }
+        for failed in undecided.into_values().flatten() {
+            self.end(&failed.chunk, &Err(error.clone()));
+        }
+        let batches: Vec<Arc<Batch>> = self.batches().iter().filter_map(Weak::upgrade).collect();
+        batches.iter().for_each(|batch| batch.abort(error.clone()));
+    }
+
+    /// Gives back spaces that drain, without the lock.
+    pub(super) fn finish_all(&self, drained: Vec<Drained<Space>>) {
+        for drained in drained {
+            self.residency.finish(drained);
+        }
+    }
+
     pub(super) fn files(&self, layer: usize) -> LayerFiles<'_> {
         LayerFiles { tensors: self.catalogue.tensors(), members: self.layers.members(layer), sources: &self.sources }
     }
 
-    fn layer_text(&self, layer: usize) -> String {
+    pub(super) fn layer_text(&self, layer: usize) -> String {
         format!("{}: layer {}", self.name(), quoted(self.layers.name(layer)))
+    }
+
+    pub(super) fn tensor_text(&self, tensor: usize) -> String {
+        let info = self.catalogue.tensors().at(tensor);
+        format!("{}: tensor {}", self.sources[usize::from(info.shard)].name(), quoted(info.name))
     }
 
     fn busy(&self, layer: usize, now: Snapshot) -> Error {
         Error::Busy { file: self.name().to_owned(), layer: quoted(self.layers.name(layer)), holders: now.holders() }
     }
 
-    fn closed_error(&self) -> Error {
+    pub(super) fn closed_error(&self) -> Error {
         Error::Closed { file: self.name().to_owned() }
+    }
+
+    pub(super) fn cancelled(&self) -> Error {
+        Error::Cancelled { file: self.name().to_owned() }
     }
 }
 
-impl Customer for Core {
-    fn delivered(&self, chunk: Chunk, result: Result<()>) {
-        let layer = chunk.layer as usize;
-        let files = self.files(layer);
-        let mut ledger = self.residency.lock();
-        for member in &chunk.members {
-            let member = *member as usize;
-            let result = result.clone().map_err(|error| {
-                let tensor = files.tensors.at(files.members[member] as usize);
-                error.within(&format!("tensor {}", quoted(tensor.name)))
-            });
-            self.end_chunk(&mut ledger, layer, files, member, &result);
-        }
-        let space = self.settle(&mut ledger, layer);
-        let closed = ledger.is_closed();
-        if space.is_some() {
-            self.vacate(ledger, layer, space);
-            return;
-        }
-        drop(ledger);
-        self.residency.notify();
-        if closed {
-            // Nobody will come for it.
-            self.unload_if_idle(layer);
-        }
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Of a loader that could not be opened nobody else closes it.
+        self.mailbox.close();
+    }
+}
+
+impl Owner for Core {
+    fn space_came_free(self: Arc<Core>) {
+        self.pump();
+    }
+
+    fn describe_layer(&self, layer: usize) -> String {
+        format!("{} of {}", quoted(self.layers.name(layer)), self.name())
+    }
+}
+
+fn set_successors(successors: &[AtomicU32], order: &Order) {
+    let next = order.sequence().skip(1).chain(order.at(0));
+    for (layer, next) in order.sequence().zip(next) {
+        successors[layer].store(next as u32, Ordering::Relaxed);
     }
 }

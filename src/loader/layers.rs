@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use super::Rules;
 use crate::error::{Error, Result};
 use crate::format::TensorTable;
+use crate::residency::Groups;
 use crate::tensor::layer_name;
 
 /// Which tensors form which layer.
@@ -137,5 +138,11 @@ impl Layers {
         }
         self.records.shrink_to_fit();
         self.names.shrink_to_fit();
+    }
+}
+
+impl Groups for Layers {
+    fn members(&self, layer: usize) -> &[u32] {
+        Layers::members(self, layer)
     }
 }

@@ -3,7 +3,9 @@
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::events::refuse_in_callback;
 use super::{Core, Loader};
 use crate::error::{Error, Result, quoted};
 use crate::format::TensorInfo;
@@ -57,17 +59,23 @@ impl Tensor {
 
     /// Starts bringing it, and does not wait.
     pub fn prefetch(&self) -> Result<()> {
-        self.core.prefetch(self.layer(), Some(self.index))
+        self.core.prefetch_tensor(self.index)
     }
 
-    /// Brings it and holds it until the lease is dropped.
+    /// Brings it and holds it until the lease is dropped. Waits for others' releases as long as it takes.
     pub fn acquire(&self) -> Result<TensorLease<'_>> {
-        self.hold()?;
+        self.acquire_within(None)
+    }
+
+    /// As `acquire`, but waits for others' releases no longer than this; `None` is as long as it takes.
+    pub fn acquire_within(&self, timeout: Option<Duration>) -> Result<TensorLease<'_>> {
+        self.hold(timeout)?;
         Ok(TensorLease { tensor: self })
     }
 
     /// Copies `into.len()` bytes from `offset` on, without bringing the tensor into memory.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        refuse_in_callback("read")?;
         let info = self.info();
         let end = offset.checked_add(into.len() as u64).filter(|end| *end <= info.bytes);
         if end.is_none() {
@@ -89,8 +97,12 @@ impl Tensor {
     }
 
     /// Brings it and holds its layer once more.
-    pub(crate) fn hold(&self) -> Result<()> {
-        self.core.acquire_tensor(self.index)
+    pub(crate) fn hold(&self, timeout: Option<Duration>) -> Result<()> {
+        self.core.acquire(self.layer(), Some(self.index), timeout)
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
     }
 
     /// Holds its layer once less; false if no tensor held it.

@@ -1,27 +1,44 @@
 //! A loader: one opened model, whose tensors come into memory when they are acquired.
 
+mod bring;
 mod core;
+mod deliver;
+mod events;
 mod layers;
 mod lease;
+mod load_into;
 mod options;
+mod progress;
 mod rules;
+mod schedule;
+mod short_of_memory;
 mod space;
 mod stats;
 mod verify;
 
+use std::any::Any;
+use std::mem::MaybeUninit;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 pub(crate) use self::core::Core;
+use self::core::Parts;
+use self::layers::Layers;
+pub use events::{Answer, Event, EventKind, Listener, Log, LogLevel, Stage};
+use events::{Figures, Mailbox, refuse_in_callback, start_telling};
 pub use lease::{LayerLease, Tensor, TensorLease, TensorView};
-pub use options::{Device, Options};
+pub use options::{Budget, Device, Options, Recovery, Strategy, Unload};
 pub use rules::Rules;
 pub use stats::Stats;
 pub use verify::{Finding, VERIFY_STRUCTURE, VERIFY_VALUES};
 
+pub use crate::device::Allocator;
 use crate::error::{Error, Result, quoted};
 use crate::format::{self, Catalogue};
 use crate::io::{Memory, Source};
+use crate::residency::Owner;
+pub use crate::residency::pressure::{Gauge, Reading};
 pub use crate::residency::LayerState;
 pub use crate::transfer::MAX_WORKERS;
 
@@ -63,8 +80,39 @@ impl Loader {
         Loader::new(format::open_source(source)?, options)
     }
 
-    fn new(model: format::Model, options: Options) -> Result<Loader> {
-        Ok(Loader { core: Arc::new(Core::new(model, options)?) })
+    fn new(mut model: format::Model, mut options: Options) -> Result<Loader> {
+        options.check()?;
+        let keep: Option<Arc<dyn Any + Send + Sync>> = options.keep.take().map(Arc::from);
+        let (listener, log) = (options.on_event.take(), options.log.take());
+        if options.rules.skips_any() {
+            model.catalogue.retain(|name| options.rules.skip_of(name).is_none());
+        }
+        let layers = Arc::new(Layers::group(model.catalogue.tensors(), &options.rules)?);
+        let figures = Figures {
+            stage: Stage::Opening,
+            bytes_done: 0,
+            bytes_total: model.catalogue.tensors().iter().map(|tensor| tensor.bytes).sum(),
+            layers_done: 0,
+            layers_total: layers.len() as u64,
+            bytes_delivered: 0,
+        };
+        let log_level = log.is_some().then_some(options.log_level);
+        let mailbox = Arc::new(Mailbox::new(figures, listener.is_some(), log_level));
+        let watches = options.unload == Unload::MemoryPressure;
+        let concurrent_reads = options.concurrent_reads()?;
+        let core = Arc::new_cyclic(|owner: &Weak<Core>| {
+            let owner: Weak<dyn Owner> = owner.clone();
+            let parts = Parts { layers, mailbox, keep: keep.clone(), owner, concurrent_reads };
+            Core::new(model, options, parts)
+        });
+        if listener.is_some() || log.is_some() {
+            start_telling(&core, listener, log, keep)?;
+        }
+        if watches {
+            short_of_memory::start_watching(&core)?;
+        }
+        core.tell_opened();
+        Ok(Loader { core })
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -127,16 +175,93 @@ impl Loader {
 
     /// Starts bringing layers, and waits for none.
     pub fn prefetch(&self, layers: &[usize]) -> Result<()> {
-        for layer in layers {
-            self.core.check_layer(*layer)?;
-        }
-        layers.iter().try_for_each(|layer| self.core.prefetch(*layer, None))
+        self.core.prefetch(layers)
     }
 
-    /// Brings a layer and holds it until the lease is dropped.
+    /// Starts loading every layer in order, and waits for none: one after another, or under `Strategy::Parallel` several at
+    /// once. What is acquired meanwhile goes first. Nothing is evicted for it: when no more fits it pauses. Where it goes
+    /// on already it goes on; after it has ended, failed or was cancelled it begins again with what is missing by then.
+    pub fn start(&self) -> Result<()> {
+        self.core.start()
+    }
+
+    /// Waits until every tensor was delivered at least once. No time limit is for ever.
+    ///
+    /// # Errors
+    /// `InvalidState` unless started; what befell a tensor; `Incomplete` where recovery left one out; `Budget` when no more
+    /// fits; `Cancelled`; `TimedOut`; `WouldDeadlock` in a callback.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<()> {
+        self.core.wait(timeout)
+    }
+
+    /// Ends all loading and waiting with `Cancelled`, and waits for nothing. Later acquires and `start` work.
+    pub fn cancel(&self) {
+        self.core.cancel();
+    }
+
+    /// The part of the bytes that was delivered at least once, from 0 to 1. Never falls.
+    pub fn progress(&self) -> f64 {
+        self.core.figures().progress()
+    }
+
+    /// Whether every layer is in memory now.
+    pub fn is_fully_loaded(&self) -> bool {
+        self.core.residency.resident_layers() == self.core.layers.len()
+    }
+
+    /// Where the loader is.
+    pub fn stage(&self) -> Stage {
+        self.core.figures().stage
+    }
+
+    /// The next event, for an engine that wants no foreign thread. No time limit is for ever. Errors are then decided as
+    /// the options say.
+    ///
+    /// # Errors
+    /// `TimedOut`; `InvalidState` where events go to `Options::on_event`; `WouldDeadlock` in a callback.
+    pub fn next_event(&self, timeout: Option<Duration>) -> Result<Event> {
+        refuse_in_callback("next_event")?;
+        let core = &self.core;
+        if core.mailbox().has_listener() {
+            return Err(Error::InvalidState {
+                subject: core.name().to_owned(),
+                found: "callbacks for events".to_owned(),
+                expected: "none: events are told or pulled, not both".to_owned(),
+            });
+        }
+        core.mailbox().next_event(timeout).ok_or_else(|| Error::TimedOut {
+            file: core.name().to_owned(),
+            what: "an event",
+            milliseconds: timeout.unwrap_or_default().as_millis() as u64,
+        })
+    }
+
+    /// Copies whole tensors into memory of the caller's own, which has at least their bytes each: in the files' order,
+    /// small neighbours with one read, several reads at once. Brings nothing into the library's memory.
+    ///
+    /// # Errors
+    /// What befell a read, after `Recovery::Retry` and `Recovery::Fallback` have done what they can; `Cancelled`;
+    /// `WouldDeadlock` in a callback. Some bytes may have been written by then.
+    pub fn load_into(&self, targets: &mut [(&Tensor, &mut [MaybeUninit<u8>])]) -> Result<()> {
+        self.core.load_into(targets)
+    }
+
+    /// Brings a layer and holds it until the lease is dropped. Waits for others' releases as long as it takes.
     pub fn acquire_layer(&self, layer: usize) -> Result<LayerLease<'_>> {
-        self.core.acquire_layer(layer)?;
+        self.acquire_layer_within(layer, None)
+    }
+
+    /// As `acquire_layer`, but waits for others' releases no longer than this; `None` is as long as it takes.
+    pub fn acquire_layer_within(&self, layer: usize, timeout: Option<Duration>) -> Result<LayerLease<'_>> {
+        self.core.check_layer(layer)?;
+        self.core.acquire(layer, None, timeout)?;
         Ok(LayerLease::new(self, layer))
+    }
+
+    /// Bytes of a layer's tensors that are in memory now.
+    pub fn layer_bytes_loaded(&self, layer: usize) -> Result<u64> {
+        let layer = self.core.check_layer(layer)?;
+        Ok(self.core.residency.lock().loaded_bytes(layer))
     }
 
     /// Gives back the memory of a layer that nobody holds.

@@ -1,18 +1,38 @@
 //! What a caller chooses when a model is opened.
 
 use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::events::{Listener, Log, LogLevel};
+use super::space::Space;
+use crate::device::Allocator;
 use crate::error::{Error, Result, quoted};
 use crate::io::Mode;
 use crate::loader::Rules;
+use crate::residency::pressure::Gauge;
+use crate::residency::{Limits, Pool};
 use crate::tensor::LayerOrder;
 use crate::transfer::{MAX_WORKERS, default_workers};
 
 /// How a model is opened. `Default` suits most.
-#[derive(Default)]
 pub struct Options {
     /// Where tensors end up.
     pub device: Device,
+    /// Which layers are brought, and when.
+    pub strategy: Strategy,
+    /// At most how many layers are loading at once, those aside that a caller waits for.
+    pub max_concurrent_loads: usize,
+    /// How many layers are read ahead of the last acquired one, under `Strategy::Prefetch`.
+    pub prefetch_count: usize,
+    /// When the library takes memory back.
+    pub unload: Unload,
+    /// The most layers in memory at once.
+    pub max_loaded_layers: Option<usize>,
+    /// The most bytes of memory for layers.
+    pub memory_budget: Option<u64>,
+    /// A limit shared with other loaders, besides.
+    pub budget: Option<Budget>,
     /// How bytes are read.
     pub io: Mode,
     /// At most how many reads are under way at once for this loader; 0 for as many as suit the machine.
@@ -21,8 +41,56 @@ pub struct Options {
     pub layer_order: LayerOrder,
     /// Choices by tensor name.
     pub rules: Rules,
-    /// Dropped after the loader and its last tensor are: what the caller's bytes or callbacks need to stay alive.
+    /// Where the memory for layers comes from, in place of the system.
+    pub allocator: Option<Arc<dyn Allocator>>,
+    /// What happens when a tensor cannot be read.
+    pub recovery: Recovery,
+    /// How often at most `Recovery::Retry` tries again.
+    pub retry_count: u32,
+    /// How long a read that is tried again waits before the first time; twice as long before each further one.
+    pub retry_backoff: Duration,
+    /// Available bytes of memory below which `Unload::MemoryPressure` acts; `None` for 5 % of the total.
+    pub pressure_threshold: Option<u64>,
+    /// What tells how much memory there is; the machine where it is `None`.
+    pub gauge: Option<Arc<dyn Gauge>>,
+    /// Told of each event, on a thread of the library's.
+    pub on_event: Option<Listener>,
+    /// Told what happens in words, on that thread too.
+    pub log: Option<Log>,
+    /// How much `log` is told.
+    pub log_level: LogLevel,
+    /// Dropped after the loader, its last tensor and its last callback: what the caller's bytes or callbacks need to stay
+    /// alive.
     pub keep: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            device: Device::default(),
+            strategy: Strategy::default(),
+            max_concurrent_loads: 3,
+            prefetch_count: 1,
+            unload: Unload::default(),
+            max_loaded_layers: None,
+            memory_budget: None,
+            budget: None,
+            io: Mode::default(),
+            workers: 0,
+            layer_order: LayerOrder::default(),
+            rules: Rules::default(),
+            allocator: None,
+            recovery: Recovery::default(),
+            retry_count: 3,
+            retry_backoff: Duration::from_millis(100),
+            pressure_threshold: None,
+            gauge: None,
+            on_event: None,
+            log: None,
+            log_level: LogLevel::default(),
+            keep: None,
+        }
+    }
 }
 
 impl Options {
@@ -33,6 +101,115 @@ impl Options {
             count if count <= MAX_WORKERS => Ok(count),
             count => Err(Error::argument("workers", count, format_args!("at most {MAX_WORKERS}"))),
         }
+    }
+
+    /// What this loader may take by itself.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            bytes: self.memory_budget.unwrap_or(u64::MAX),
+            layers: self.max_loaded_layers.unwrap_or(usize::MAX),
+            reclaims: self.unload == Unload::Lru,
+            notes_use: self.unload != Unload::Never,
+        }
+    }
+
+    /// Refuses what no loader could do.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.max_concurrent_loads == 0 {
+            return Err(Error::argument("max_concurrent_loads", 0, "at least 1"));
+        }
+        if self.max_loaded_layers == Some(0) {
+            return Err(Error::argument("max_loaded_layers", 0, "at least 1, or -1 for any number"));
+        }
+        Ok(())
+    }
+}
+
+/// Which layers are brought, and when. What is acquired or prefetched comes under each of them, and ahead of all else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub enum Strategy {
+    /// Nothing else, unless `start` is called.
+    #[default]
+    OnDemand = 0,
+    /// From `start` on one layer after another, in order.
+    Sequential = 1,
+    /// From `start` on in order, several layers at once.
+    Parallel = 2,
+    /// Each acquire queues the layers that come next; after the last comes the first.
+    Prefetch = 3,
+}
+
+impl Strategy {
+    /// Every strategy, in the order of its number.
+    pub const ALL: [Strategy; 4] = [Strategy::OnDemand, Strategy::Sequential, Strategy::Parallel, Strategy::Prefetch];
+}
+
+/// When the library takes memory of layers back that nobody holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub enum Unload {
+    /// Never: at a limit there is no room.
+    #[default]
+    Never = 0,
+    /// When the machine runs short of memory; at a limit there is no room.
+    MemoryPressure = 1,
+    /// When a limit leaves no room for what is wanted: under `Strategy::Prefetch` the layer that is needed last, else the
+    /// one used longest ago.
+    Lru = 2,
+}
+
+impl Unload {
+    /// Every policy, in the order of its number.
+    pub const ALL: [Unload; 3] = [Unload::Never, Unload::MemoryPressure, Unload::Lru];
+}
+
+/// What happens when a tensor cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub enum Recovery {
+    /// Those who wait for it are told, and background loading ends.
+    #[default]
+    Fail = 0,
+    /// The read is tried again, if the error may pass; then as `Fail`.
+    Retry = 1,
+    /// The next reader tries: reads in place of a mapping, direct reads in place of buffered ones, the caller's own next
+    /// one. Then as `Fail`.
+    Fallback = 2,
+    /// The tensor is left out, and all else is loaded.
+    Skip = 3,
+}
+
+impl Recovery {
+    /// Every policy, in the order of its number.
+    pub const ALL: [Recovery; 4] = [Recovery::Fail, Recovery::Retry, Recovery::Fallback, Recovery::Skip];
+}
+
+/// A limit of memory that loaders share.
+#[derive(Clone)]
+pub struct Budget {
+    pub(super) pool: Arc<Pool<Space>>,
+}
+
+impl Budget {
+    /// Of so many bytes.
+    pub fn new(bytes: u64) -> Budget {
+        Budget { pool: Arc::new(Pool::new(bytes)) }
+    }
+
+    /// The most bytes that its loaders take together.
+    pub fn limit(&self) -> u64 {
+        self.pool.limit()
+    }
+
+    /// The bytes that its loaders take now: of layers in memory, on their way, or being given back.
+    pub fn used(&self) -> u64 {
+        self.pool.charged().0
+    }
+
+    /// The most bytes that its loaders took together at once.
+    pub fn peak(&self) -> u64 {
+        self.pool.charged().1
     }
 }
 

@@ -25,6 +25,16 @@ pub struct Stats {
     pub stalls: u64,
     /// Layers whose memory the library took back by itself.
     pub evictions: u64,
+    /// Layers that were begun ahead of need: prefetched, by the strategy, by `start`.
+    pub prefetches: u64,
+    /// Reads that failed and were tried again.
+    pub retries: u64,
+    /// Tensors left out because they could not be read.
+    pub left_out: u64,
+    /// What layers take of the limits now, in bytes: in memory, on their way, or being given back.
+    pub charged_bytes: u64,
+    /// The most that they took at once.
+    pub peak_charged_bytes: u64,
     /// Blocks of memory allocated for layers.
     pub allocations: u64,
     /// Bytes faulted in through mappings.
@@ -55,9 +65,13 @@ impl Core {
             hits: self.residency.hits(),
             misses: self.residency.misses.load(Ordering::Relaxed),
             stalls: self.residency.stalls.load(Ordering::Relaxed),
-            // Without a budget the library takes nothing back.
-            evictions: 0,
-            allocations: self.allocations.load(Ordering::Relaxed),
+            evictions: ledger.evictions(),
+            prefetches: self.counters.prefetches.load(Ordering::Relaxed),
+            retries: self.counters.retries.load(Ordering::Relaxed),
+            left_out: ledger.left_out_count() as u64,
+            charged_bytes: ledger.charged_bytes(),
+            peak_charged_bytes: ledger.peak_charged_bytes(),
+            allocations: self.counters.allocations.load(Ordering::Relaxed),
             mapped_bytes: sum(|source| &source.counters().mapped),
             buffered_bytes: sum(|source| &source.counters().buffered),
             direct_bytes: sum(|source| &source.counters().direct),

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
+use super::events::refuse_in_callback;
 use super::{Core, Loader};
 use crate::error::{Error, Result, quoted};
 use crate::io::os;
@@ -36,6 +37,7 @@ impl Loader {
     /// # Errors
     /// An unknown flag; a read that fails; `Cancelled` when `on_finding` breaks off.
     pub fn verify(&self, flags: u64, mut on_finding: impl FnMut(Finding) -> ControlFlow<()>) -> Result<usize> {
+        refuse_in_callback("verify")?;
         if flags & !(VERIFY_STRUCTURE | VERIFY_VALUES) != 0 {
             return Err(Error::argument("flags", format_args!("{flags:#x}"), "a sum of PML_VERIFY_ values"));
         }

@@ -1,11 +1,14 @@
-//! What is kept under the lock: spaces, deliveries under way, and the sums of bytes.
+//! What is kept of one loader under the lock: the layers that take space, deliveries under way, and the sums of bytes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use once_cell::sync::OnceCell;
 
+use super::pool::Owner;
+use super::reserve::Drained;
+use super::{LayerState, Limits, Order, Wants, Words};
 use crate::error::{Error, Result};
 
 /// One tensor on its way. Every acquire that waits for it holds it, and gets the error that befell it.
@@ -28,13 +31,25 @@ impl Delivery {
 }
 
 /// A layer that takes space.
-struct Tenant<S> {
-    space: S,
+pub(super) struct Tenant<S> {
+    /// `None` while the space is being made, or given back.
+    pub(super) space: Option<S>,
+    /// What it takes of every limit, in bytes; from before its space is made until after it is gone.
+    pub(super) charge: u64,
+    /// When it moved in.
+    pub(super) since: u64,
     /// Tensors under way.
     loading: usize,
     /// Tensors that are there, and their bytes.
     loaded: usize,
     loaded_bytes: u64,
+}
+
+impl<S> Tenant<S> {
+    /// What it takes with its space; a space that drains takes its charge along.
+    pub(super) fn charge_of_space(&self) -> u64 {
+        if self.space.is_some() { self.charge } else { 0 }
+    }
 }
 
 /// A delivery, with the chunks that it still lacks.
@@ -43,11 +58,36 @@ struct Pending {
     chunks: u32,
 }
 
-/// Everything about residency that is not on the resident path.
+/// How the tensor of a chunk that ended stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Other chunks of it are still under way.
+    Pending,
+    /// All of it is there.
+    Whole,
+    /// It came to an error.
+    Failed,
+}
+
+/// Everything about one loader's residency that is not on the resident path.
 pub struct Ledger<S> {
-    tenants: HashMap<usize, Tenant<S>>,
+    pub(super) words: Arc<Words>,
+    pub(super) limits: Limits,
+    pub(super) tenants: HashMap<usize, Tenant<S>>,
+    /// Charges of all tenants.
+    pub(super) charged: u64,
+    /// Whose turn it is next; `None` where nobody asked for an order.
+    pub(super) order: Option<Arc<Order>>,
+    pub(super) owner: Weak<dyn Owner>,
+    /// What the owner wants to hear of.
+    pub(super) wants: Wants,
+    pub(super) evictions: u64,
     pending: HashMap<usize, Pending>,
+    /// Tensors that recovery left out, and why.
+    left_out: HashMap<usize, Error>,
     closed: bool,
+    cancels: u64,
+    peak_charged: u64,
     resident_bytes: u64,
     peak_resident_bytes: u64,
     delivered_bytes: u64,
@@ -63,11 +103,21 @@ pub enum Standing {
 }
 
 impl<S> Ledger<S> {
-    pub(super) fn new() -> Ledger<S> {
+    pub(super) fn new(words: Arc<Words>, limits: Limits, owner: Weak<dyn Owner>) -> Ledger<S> {
         Ledger {
+            words,
+            limits,
             tenants: HashMap::new(),
+            charged: 0,
+            order: None,
+            owner,
+            wants: Wants::Nothing,
+            evictions: 0,
             pending: HashMap::new(),
+            left_out: HashMap::new(),
             closed: false,
+            cancels: 0,
+            peak_charged: 0,
             resident_bytes: 0,
             peak_resident_bytes: 0,
             delivered_bytes: 0,
@@ -82,6 +132,16 @@ impl<S> Ledger<S> {
     /// From now on nothing is loaded.
     pub fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// How often the caller cancelled so far.
+    pub fn cancels(&self) -> u64 {
+        self.cancels
+    }
+
+    /// Whoever began to wait before this has waited in vain.
+    pub fn cancel(&mut self) {
+        self.cancels += 1;
     }
 
     /// Bytes of tensors in memory now.
@@ -99,14 +159,61 @@ impl<S> Ledger<S> {
         self.delivered_bytes
     }
 
-    /// A layer's space, if it has one.
-    pub fn space(&self, layer: usize) -> Option<&S> {
-        self.tenants.get(&layer).map(|tenant| &tenant.space)
+    /// What its layers take of the limits now, in bytes.
+    pub fn charged_bytes(&self) -> u64 {
+        self.charged
     }
 
-    /// Gives a layer its space, which it must not have yet.
+    /// The most that its layers took of the limits at once, in bytes.
+    pub fn peak_charged_bytes(&self) -> u64 {
+        self.peak_charged
+    }
+
+    /// Layers whose space was taken for others, or for want of memory.
+    pub fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// Says in which order layers are used, for those who choose by it.
+    pub fn set_order(&mut self, order: Arc<Order>) {
+        self.order = Some(order);
+    }
+
+    /// Whether any tensor is under way.
+    pub fn is_loading(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether space for this layer was granted and is not there yet.
+    pub fn is_moving_in(&self, layer: usize) -> bool {
+        let waits = self.tenants.get(&layer).is_some_and(|tenant| tenant.space.is_none());
+        waits && self.words.layers[layer].snapshot().state == LayerState::Loading
+    }
+
+    /// A layer's space, if it has one.
+    pub fn space(&self, layer: usize) -> Option<&S> {
+        self.tenants.get(&layer)?.space.as_ref()
+    }
+
+    /// Bytes of a layer's tensors that are there.
+    pub fn loaded_bytes(&self, layer: usize) -> u64 {
+        self.tenants.get(&layer).map_or(0, |tenant| tenant.loaded_bytes)
+    }
+
+    /// Takes the charge of a layer to which space was granted.
+    pub(super) fn move_in(&mut self, layer: usize, charge: u64, now: u64) {
+        self.charged += charge;
+        self.peak_charged = self.peak_charged.max(self.charged);
+        self.tenants
+            .insert(layer, Tenant { space: None, charge, since: now, loading: 0, loaded: 0, loaded_bytes: 0 });
+        self.words.set_state(layer, LayerState::Loading);
+    }
+
+    /// Gives a layer its space, which was granted.
     pub fn settle(&mut self, layer: usize, space: S) {
-        self.tenants.insert(layer, Tenant { space, loading: 0, loaded: 0, loaded_bytes: 0 });
+        if let Some(tenant) = self.tenants.get_mut(&layer) {
+            tenant.space = Some(space);
+        }
     }
 
     /// The delivery of a tensor that is under way.
@@ -124,16 +231,16 @@ impl<S> Ledger<S> {
         delivery
     }
 
-    /// Notes that one chunk of a tensor came to its end. True if it was the last one and all went well.
-    pub fn chunk_ended(&mut self, layer: usize, tensor: usize, bytes: u64, result: &Result<(), Error>) -> bool {
-        let Some(pending) = self.pending.get_mut(&tensor) else { return false };
+    /// Notes that one chunk of a tensor came to its end.
+    pub fn chunk_ended(&mut self, layer: usize, tensor: usize, bytes: u64, result: &Result<(), Error>) -> Arrival {
+        let Some(pending) = self.pending.get_mut(&tensor) else { return Arrival::Failed };
         if let Err(error) = result {
             // The first error is the one told.
             let _ = pending.delivery.error.set(error.clone());
         }
         pending.chunks -= 1;
         if pending.chunks > 0 {
-            return false;
+            return Arrival::Pending;
         }
         let whole = pending.delivery.error.get().is_none();
         if let Some(tenant) = self.tenants.get_mut(&layer) {
@@ -146,7 +253,7 @@ impl<S> Ledger<S> {
                 self.peak_resident_bytes = self.peak_resident_bytes.max(self.resident_bytes);
             }
         }
-        whole
+        if whole { Arrival::Whole } else { Arrival::Failed }
     }
 
     /// Tells the waiters of a tensor, after its pointer is in place, if its last chunk has ended.
@@ -158,6 +265,31 @@ impl<S> Ledger<S> {
         }
     }
 
+    /// Why a tensor was left out, if it was.
+    pub fn left_out(&self, tensor: usize) -> Option<&Error> {
+        self.left_out.get(&tensor)
+    }
+
+    /// How many tensors are left out.
+    pub fn left_out_count(&self) -> usize {
+        self.left_out.len()
+    }
+
+    /// The first tensor that was left out, and why.
+    pub fn first_left_out(&self) -> Option<(usize, &Error)> {
+        self.left_out.iter().map(|(tensor, error)| (*tensor, error)).min_by_key(|(tensor, _)| *tensor)
+    }
+
+    /// Leaves a tensor out from now on.
+    pub fn leave_out(&mut self, tensor: usize, why: Error) {
+        self.left_out.insert(tensor, why);
+    }
+
+    /// Gives tensors that were left out another chance.
+    pub fn try_again(&mut self, wanted: impl Fn(usize) -> bool) {
+        self.left_out.retain(|tensor, _| !wanted(*tensor));
+    }
+
     /// How a layer stands.
     pub fn standing(&self, layer: usize) -> Standing {
         match self.tenants.get(&layer) {
@@ -167,10 +299,29 @@ impl<S> Ledger<S> {
         }
     }
 
-    /// Takes a layer's space away.
-    pub fn evict(&mut self, layer: usize) -> Option<S> {
-        let tenant = self.tenants.remove(&layer)?;
+    /// Takes the space of a layer that drains, with its charge, which counts until the space is gone.
+    pub(super) fn drained(&mut self, id: u64, layer: usize) -> Drained<S> {
+        self.words.forget(layer);
+        let Some(tenant) = self.tenants.get_mut(&layer) else {
+            return Drained { ledger: id, layer, charge: 0, space: None };
+        };
         self.resident_bytes -= tenant.loaded_bytes;
-        Some(tenant.space)
+        tenant.loaded_bytes = 0;
+        tenant.loaded = 0;
+        Drained { ledger: id, layer, charge: tenant.charge, space: tenant.space.take() }
+    }
+
+    /// Notes that a layer's space is gone.
+    pub(super) fn move_out(&mut self, layer: usize) {
+        if let Some(tenant) = self.tenants.remove(&layer) {
+            self.charged -= tenant.charge;
+        }
+        self.words.set_state(layer, LayerState::Absent);
+    }
+
+    /// Gives back the memory that the books themselves take and do not need any more.
+    pub fn shrink(&mut self) {
+        self.pending.shrink_to_fit();
+        self.left_out.shrink_to_fit();
     }
 }

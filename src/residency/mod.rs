@@ -1,15 +1,33 @@
-//! What is in memory and who uses it: layer states, acquire counts, the tensors that have arrived. Knows no transfer.
+//! What is in memory, who uses it and who gets space: layer states, acquire counts, the tensors that have arrived, victims
+//! and limits. Knows no transfer.
 //!
 //! The resident path is atomic operations on the layer's own [`word`](word::LayerWord). All else happens under one lock
-//! a loader, the [`Ledger`].
+//! for all loaders that share a limit, the [`Pool`]'s.
 
+mod gate;
 mod ledger;
+mod order;
+mod pool;
+pub mod pressure;
+mod reserve;
+mod sync;
 mod word;
 
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+#[cfg(all(test, loom))]
+mod checks;
 
-pub use ledger::{Delivery, Ledger, Standing};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use gate::Gate;
+use ledger::Tenant;
+pub use ledger::{Arrival, Delivery, Ledger, Standing};
+pub use order::Order;
+pub use pool::{Owner, Pool};
+use pool::State;
+pub use reserve::{Asker, Drained, Taken, Verdict};
 use word::LayerWord;
 pub use word::{LayerState, Snapshot};
 
@@ -33,36 +51,152 @@ pub enum Found {
     TooMany,
 }
 
-/// The residency of every layer of one loader. `S` is the space that a layer's bytes take.
-pub struct Residency<S> {
-    words: Box<[LayerWord]>,
+/// What one loader may take, whatever others do.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most bytes.
+    pub bytes: u64,
+    /// The most layers.
+    pub layers: usize,
+    /// Whether layers that nobody holds go for others that are wanted.
+    pub reclaims: bool,
+    /// Whether it matters when a layer was used last.
+    pub notes_use: bool,
+}
+
+/// What an owner that has no place in the line wants to hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Wants {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Space that came free.
+    Space,
+    /// Releases too, for they leave space that may be taken.
+    Releases,
+}
+
+/// Which tensors live in which layer.
+pub trait Groups: Send + Sync {
+    /// A layer's tensors.
+    fn members(&self, layer: usize) -> &[u32];
+}
+
+/// What the resident path touches, and whoever looks for victims.
+pub struct Words {
+    layers: Box<[LayerWord]>,
     /// Where each tensor's bytes are; null until they are.
     tensors: Box<[AtomicPtr<u8>]>,
-    ledger: Mutex<Ledger<S>>,
-    changed: Condvar,
+    groups: Arc<dyn Groups>,
+    /// Layers that are resident.
+    resident: AtomicUsize,
+    /// The layer acquired last, where an order of use matters; else `usize::MAX`.
+    last_acquired: AtomicUsize,
+}
+
+impl Words {
+    fn last_acquired(&self) -> Option<usize> {
+        let last = self.last_acquired.load(Ordering::Relaxed);
+        (last < self.layers.len()).then_some(last)
+    }
+
+    /// Sets a layer's state; its counts stay. Only with the pool locked.
+    fn set_state(&self, layer: usize, state: LayerState) {
+        let before = self.layers[layer].set_state(state);
+        self.count_resident(before, state);
+    }
+
+    /// Idle → Draining, unless somebody holds it. Only with the pool locked.
+    fn drain(&self, layer: usize) -> Result<(), Snapshot> {
+        let before = self.layers[layer].drain()?;
+        self.count_resident(before, LayerState::Draining);
+        Ok(())
+    }
+
+    fn count_resident(&self, before: LayerState, after: LayerState) {
+        if before == LayerState::Resident && after != LayerState::Resident {
+            self.resident.fetch_sub(1, Ordering::Relaxed);
+        } else if before != LayerState::Resident && after == LayerState::Resident {
+            self.resident.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets where a draining layer's tensors were.
+    fn forget(&self, layer: usize) {
+        for tensor in self.groups.members(layer) {
+            self.tensors[*tensor as usize].store(std::ptr::null_mut(), Ordering::Release);
+        }
+    }
+}
+
+/// The residency of every layer of one loader. `S` is the space that a layer's bytes take.
+pub struct Residency<S> {
+    words: Arc<Words>,
+    limits: Limits,
+    pool: Arc<Pool<S>>,
+    id: u64,
     /// Acquires that had to bring something, and those among them that waited.
     pub misses: AtomicU64,
     /// See `misses`.
     pub stalls: AtomicU64,
 }
 
+/// One loader's ledger, locked together with all that share its pool.
+pub struct Locked<'a, S> {
+    state: MutexGuard<'a, State<S>>,
+    id: u64,
+}
+
+impl<S> Deref for Locked<'_, S> {
+    type Target = Ledger<S>;
+
+    fn deref(&self) -> &Ledger<S> {
+        // A ledger lives as long as its residency, from which every guard is borrowed.
+        self.state.ledgers.get(&self.id).expect("a ledger lives as long as its residency")
+    }
+}
+
+impl<S> DerefMut for Locked<'_, S> {
+    fn deref_mut(&mut self) -> &mut Ledger<S> {
+        self.state.ledgers.get_mut(&self.id).expect("a ledger lives as long as its residency")
+    }
+}
+
+static NEXT_LEDGER: AtomicU64 = AtomicU64::new(0);
+
+/// Nanoseconds since a moment that stays the same as long as the process.
+pub fn now() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    // From one on: zero means never.
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64 + 1
+}
+
 impl<S> Residency<S> {
     /// Every layer absent.
-    pub fn new(layers: usize, tensors: usize) -> Residency<S> {
-        Residency {
-            words: (0..layers).map(|_| LayerWord::default()).collect(),
+    pub fn new(
+        layers: usize,
+        tensors: usize,
+        groups: Arc<dyn Groups>,
+        limits: Limits,
+        pool: Arc<Pool<S>>,
+        owner: Weak<dyn Owner>,
+    ) -> Residency<S> {
+        let words = Arc::new(Words {
+            layers: (0..layers).map(|_| LayerWord::default()).collect(),
             tensors: (0..tensors).map(|_| AtomicPtr::default()).collect(),
-            ledger: Mutex::new(Ledger::new()),
-            changed: Condvar::new(),
-            misses: AtomicU64::new(0),
-            stalls: AtomicU64::new(0),
-        }
+            groups,
+            resident: AtomicUsize::new(0),
+            last_acquired: AtomicUsize::new(usize::MAX),
+        });
+        let id = NEXT_LEDGER.fetch_add(1, Ordering::Relaxed);
+        pool.lock().ledgers.insert(id, Ledger::new(words.clone(), limits, owner));
+        Residency { words, limits, pool, id, misses: AtomicU64::new(0), stalls: AtomicU64::new(0) }
     }
 
     /// Raises a layer's count, before anything else, and says whether its bytes (or the one tensor's) are there.
     pub fn hold(&self, layer: usize, tensor: Option<usize>) -> Found {
         let holder = if tensor.is_some() { Holder::Tensor } else { Holder::Layer };
-        let word = &self.words[layer];
+        let word = &self.words.layers[layer];
         let Some(before) = word.hold(holder) else { return Found::TooMany };
         let resident = match before {
             LayerState::Resident => true,
@@ -72,40 +206,70 @@ impl<S> Residency<S> {
         };
         if resident {
             word.count_hit();
+            self.touch(layer);
             return Found::Resident;
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         Found::Missing
     }
 
+    /// Notes that a layer is used now, where that matters.
+    pub fn touch(&self, layer: usize) {
+        if self.limits.notes_use {
+            self.words.layers[layer].touch(now());
+        }
+    }
+
+    /// Notes which layer was acquired last; false if it was the same before.
+    pub fn set_last_acquired(&self, layer: usize) -> bool {
+        let differs = self.words.last_acquired.load(Ordering::Relaxed) != layer;
+        if differs {
+            self.words.last_acquired.store(layer, Ordering::Relaxed);
+        }
+        differs
+    }
+
     /// Lowers a layer's count; false if it was not held so.
     pub fn release(&self, layer: usize, holder: Holder) -> bool {
-        self.words[layer].release(holder)
+        match self.words.layers[layer].release(holder) {
+            None => false,
+            Some(holders) => {
+                if holders == 0 && self.pool.gate.is_raised() {
+                    self.announce();
+                }
+                true
+            }
+        }
     }
 
     /// Lowers a layer's count by all that the loader itself holds.
     pub fn release_all_of_loader(&self, layer: usize) {
-        while self.words[layer].release(Holder::Layer) {}
+        while self.release(layer, Holder::Layer) {}
     }
 
     /// Makes what this thread did before known to everyone who changes the layer's count later.
     pub fn publish(&self, layer: usize) {
-        self.words[layer].publish();
+        self.words.layers[layer].publish();
     }
 
     /// A layer's state and counts.
     pub fn snapshot(&self, layer: usize) -> Snapshot {
-        self.words[layer].snapshot()
+        self.words.layers[layer].snapshot()
     }
 
     /// Acquires that found all they wanted.
     pub fn hits(&self) -> u64 {
-        self.words.iter().map(LayerWord::hits).sum()
+        self.words.layers.iter().map(LayerWord::hits).sum()
+    }
+
+    /// How many layers are resident.
+    pub fn resident_layers(&self) -> usize {
+        self.words.resident.load(Ordering::Relaxed)
     }
 
     /// Where a tensor's bytes are; null until they are.
     pub fn data(&self, tensor: usize) -> *mut u8 {
-        self.tensors[tensor].load(Ordering::Acquire)
+        self.words.tensors[tensor].load(Ordering::Acquire)
     }
 
     /// Whether a tensor's bytes are there.
@@ -114,33 +278,143 @@ impl<S> Residency<S> {
     }
 
     /// The lock for everything that is not the resident path.
-    pub fn lock(&self) -> MutexGuard<'_, Ledger<S>> {
-        // Nothing under this lock panics half-way through a change.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn lock(&self) -> Locked<'_, S> {
+        Locked { state: self.pool.lock(), id: self.id }
     }
 
-    /// Waits for any change that `notify` announces.
-    pub fn wait<'a>(&self, ledger: MutexGuard<'a, Ledger<S>>) -> MutexGuard<'a, Ledger<S>> {
-        self.changed.wait(ledger).unwrap_or_else(PoisonError::into_inner)
+    /// Waits for any change that is announced.
+    pub fn wait<'a>(&self, ledger: Locked<'a, S>) -> Locked<'a, S> {
+        Locked { state: self.pool.wait(ledger.state), id: self.id }
+    }
+
+    /// Waits for any change that is announced, but not for ever.
+    pub fn wait_for<'a>(&self, ledger: Locked<'a, S>, time: Duration) -> Locked<'a, S> {
+        Locked { state: self.pool.wait_for(ledger.state, time), id: self.id }
+    }
+
+    /// Wakes every waiter, and tells those who wait for space without a place in the line.
+    pub fn announce(&self) {
+        let mut state = self.pool.lock();
+        self.pool.notify(&mut state);
+        let owners = state.owners_in_want();
+        drop(state);
+        for owner in owners {
+            owner.space_came_free();
+        }
+    }
+
+    /// Sets a layer's state; its counts stay.
+    pub fn set_state(&self, _ledger: &mut Locked<'_, S>, layer: usize, state: LayerState) {
+        self.words.set_state(layer, state);
+    }
+
+    /// Says where a tensor's bytes are now.
+    pub fn set_data(&self, _ledger: &mut Locked<'_, S>, tensor: usize, data: *mut u8) {
+        self.words.tensors[tensor].store(data, Ordering::Release);
+    }
+
+    /// Asks for `bytes` for an absent layer. Granted space is charged at once: settle the layer, or vacate it.
+    pub fn ask(&self, ledger: &mut Locked<'_, S>, layer: usize, bytes: u64, asker: Asker) -> Verdict<S> {
+        // Raised before the words are looked at: whoever releases from here on announces it.
+        self.pool.gate.raise();
+        let verdict = ledger.state.ask(self.id, layer, bytes, asker, now());
+        self.pool.set_gate(&ledger.state);
+        verdict
+    }
+
+    /// Says what the owner wants to hear of. Before asking for space, not after.
+    pub fn set_wants(&self, ledger: &mut Locked<'_, S>, wants: Wants) {
+        ledger.wants = wants;
+        self.pool.set_gate(&ledger.state);
     }
 
     /// Wakes every waiter.
-    pub fn notify(&self) {
-        self.changed.notify_all();
+    pub fn notify(&self, ledger: &mut Locked<'_, S>) {
+        self.pool.notify(&mut ledger.state);
     }
 
-    /// Sets a layer's state; its counts stay. Only with the ledger locked.
-    pub fn set_state(&self, _ledger: &mut Ledger<S>, layer: usize, state: LayerState) {
-        self.words[layer].set_state(state);
+    /// A place in the line of those who wait for space. Nothing is read ahead until all have left it.
+    pub fn queue_up(&self, ledger: &mut Locked<'_, S>) -> u64 {
+        self.pool.gate.raise();
+        ledger.state.queue_up()
     }
 
-    /// Says where a tensor's bytes are now. Only with the ledger locked.
-    pub fn set_data(&self, _ledger: &mut Ledger<S>, tensor: usize, data: *mut u8) {
-        self.tensors[tensor].store(data, Ordering::Release);
+    /// Leaves the line.
+    pub fn leave(&self, ledger: &mut Locked<'_, S>, place: u64) {
+        ledger.state.leave(place);
+        self.pool.set_gate(&ledger.state);
+        self.pool.notify(&mut ledger.state);
+    }
+
+    /// Whether everyone in front of this place lets others pass.
+    pub fn is_turn_of(&self, ledger: &Locked<'_, S>, place: u64) -> bool {
+        ledger.state.is_turn_of(place)
+    }
+
+    /// Notes that a place is held up by others' releases, so that those behind it have their turn.
+    pub fn hold_up(&self, ledger: &mut Locked<'_, S>, place: u64) {
+        self.pool.hold_up(&mut ledger.state, place);
+    }
+
+    /// Whether an acquire of any loader waits for space.
+    pub fn is_anyone_waiting(&self, ledger: &Locked<'_, S>) -> bool {
+        ledger.state.is_anyone_waiting()
     }
 
     /// Starts taking a layer's space back: from now on no acquire finds its bytes. `Err` says who holds it.
-    pub fn drain(&self, _ledger: &mut Ledger<S>, layer: usize) -> Result<(), Snapshot> {
-        self.words[layer].drain()
+    pub fn drain(&self, ledger: &mut Locked<'_, S>, layer: usize) -> Result<Drained<S>, Snapshot> {
+        self.words.drain(layer)?;
+        Ok(ledger.drained(self.id, layer))
+    }
+
+    /// Takes the space of a layer that nothing came into.
+    pub fn vacate(&self, ledger: &mut Locked<'_, S>, layer: usize) -> Drained<S> {
+        self.words.set_state(layer, LayerState::Draining);
+        ledger.drained(self.id, layer)
+    }
+
+    /// Layers that nobody holds, as many as have these bytes together, for want of memory.
+    pub fn relieve(&self, ledger: &mut Locked<'_, S>, bytes: u64) -> Vec<Drained<S>> {
+        ledger.state.relieve(self.id, bytes)
+    }
+
+    /// Gives the space of a draining layer back, without the lock, for that takes a while; and tells everyone.
+    pub fn finish(&self, drained: Drained<S>) {
+        let Drained { ledger, layer, charge, space } = drained;
+        drop(space);
+        self.pool.lock().move_out(ledger, layer, charge);
+        self.announce();
+    }
+
+    /// Every layer that counts against this loader's limits, and its owner.
+    pub fn taken(&self, ledger: &Locked<'_, S>) -> Vec<(Weak<dyn Owner>, Taken)> {
+        let state = &ledger.state;
+        let taken = state.taken(self.id).into_iter();
+        taken.filter_map(|(id, taken)| Some((state.ledgers.get(&id)?.owner.clone(), taken))).collect()
+    }
+
+    /// The pool's limit and charge, in bytes.
+    pub fn shared(&self, ledger: &Locked<'_, S>) -> (u64, u64) {
+        (ledger.state.limit, ledger.state.charged)
+    }
+
+    /// The loader's own limits.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+}
+
+impl<S> Drop for Residency<S> {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        let ledger = state.ledgers.remove(&self.id);
+        drop(state);
+        // What drains is given back and uncharged by whoever took it; of the rest, the space goes first, its charge after.
+        let charged: u64 = ledger.iter().flat_map(|ledger| ledger.tenants.values()).map(Tenant::charge_of_space).sum();
+        drop(ledger);
+        if charged > 0 {
+            self.pool.lock().charged -= charged;
+            self.announce();
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! One atomic word per layer: its state and how often it is acquired, by its loader and by tensors' handles.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::Holder;
+use super::sync::{AtomicU64, Ordering};
 
 /// Where a layer is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +82,7 @@ const MAX_COUNT: u64 = 1 << (COUNT_BITS - 1);
 pub struct LayerWord {
     word: AtomicU64,
     hits: AtomicU64,
+    last_used: AtomicU64,
 }
 
 const fn one(holder: Holder) -> u64 {
@@ -111,11 +111,12 @@ impl LayerWord {
         Some(before.state)
     }
 
-    /// Lowers a count; false if it was zero.
-    pub fn release(&self, holder: Holder) -> bool {
+    /// Lowers a count: how often the layer is still held, or `None` if this count was zero.
+    pub fn release(&self, holder: Holder) -> Option<u64> {
         let lower = |word| (count(Snapshot::of(word), holder) > 0).then(|| word - one(holder));
-        // Release: what the holder read happened before anyone reuses the memory.
-        self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lower).is_ok()
+        // Release: what the holder read happened before anyone reuses the memory. SeqCst: see `Gate`.
+        let before = self.word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, lower).ok()?;
+        Some(Snapshot::of(before).holders() - 1)
     }
 
     /// Writes the word as it is, so that later changes of it come after what this thread did before.
@@ -125,24 +126,35 @@ impl LayerWord {
 
     /// State and counts now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self.word.load(Ordering::Acquire))
+        Snapshot::of(self.word.load(Ordering::SeqCst))
     }
 
-    /// Replaces the state.
-    pub fn set_state(&self, state: LayerState) {
+    /// Replaces the state; the one before.
+    pub fn set_state(&self, state: LayerState) -> LayerState {
         let replace = |word: u64| Some(word & !(u64::MAX << STATE_SHIFT) | (state as u64) << STATE_SHIFT);
+        let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, replace);
         // The closure never refuses.
-        let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, replace);
+        Snapshot::of(before.unwrap_or_else(|word| word)).state
     }
 
-    /// Idle → Draining, unless somebody holds it.
-    pub fn drain(&self) -> Result<(), Snapshot> {
+    /// Idle → Draining, unless somebody holds it; the state before.
+    pub fn drain(&self) -> Result<LayerState, Snapshot> {
         let start = |word: u64| {
             let now = Snapshot::of(word);
             let idle = matches!(now.state, LayerState::Partial | LayerState::Resident);
             (idle && now.holders() == 0).then_some((LayerState::Draining as u64) << STATE_SHIFT)
         };
-        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, start).map(drop).map_err(Snapshot::of)
+        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, start).map(|word| Snapshot::of(word).state).map_err(Snapshot::of)
+    }
+
+    /// Notes when the layer was used.
+    pub fn touch(&self, now: u64) {
+        self.last_used.store(now, Ordering::Relaxed);
+    }
+
+    /// When the layer was used last.
+    pub fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
     }
 
     /// Notes an acquire that waited for nothing.
@@ -167,10 +179,10 @@ mod tests {
         for holder in [Holder::Layer, Holder::Tensor] {
             assert_eq!(word.hold(holder), Some(LayerState::Resident));
             assert_eq!(word.drain().unwrap_err().holders(), 1);
-            assert!(word.release(holder));
-            assert!(!word.release(holder));
+            assert_eq!(word.release(holder), Some(0));
+            assert_eq!(word.release(holder), None);
         }
-        assert_eq!(word.drain(), Ok(()));
+        assert_eq!(word.drain(), Ok(LayerState::Resident));
         assert_eq!(word.hold(Holder::Tensor), Some(LayerState::Draining));
         word.set_state(LayerState::Absent);
         let now = word.snapshot();
@@ -181,7 +193,7 @@ mod tests {
     fn the_kinds_of_acquire_are_counted_apart() {
         let word = LayerWord::default();
         word.hold(Holder::Layer);
-        assert!(!word.release(Holder::Tensor));
+        assert_eq!(word.release(Holder::Tensor), None);
         assert_eq!(word.snapshot().layer_holds, 1);
     }
 

@@ -1,26 +1,39 @@
 //! How bytes move: persistent workers, shared by every loader of the process, take chunks from a queue per loader.
 //!
-//! Chunks that a caller waits for go before those read ahead; loaders take turns; a loader has at most its own number of
-//! chunks under way, and each of its tensors in the queue once at most, so that its own size bounds the queue. Knows no
-//! layer's state: who asked is told of each chunk's end and does the rest.
+//! Errands go first, then chunks that a caller waits for, then those read ahead; loaders take turns; a loader has at most
+//! its own number of chunks under way, and each of its tensors in the queue once at most, so that its own size bounds the
+//! queue. Knows no layer's state: who asked is told of each chunk's end and does the rest.
 
 mod workers;
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-pub use workers::{MAX_WORKERS, Queue, default_workers};
+pub use workers::{Errand, MAX_WORKERS, Queue, default_workers, run_errand};
 
 use crate::error::Result;
 use crate::io::Source;
 
 /// Where a chunk's bytes go.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum Destination {
     /// They stay in the mapping; their pages are faulted in.
     InPlace,
     /// Into memory that stays until the chunk's end was told.
     Memory(NonNull<u8>),
+    /// Parts of them to several places of that kind.
+    Scattered(Box<[Part]>),
+}
+
+/// A part of a chunk, and its place.
+#[derive(Debug)]
+pub struct Part {
+    /// Where the part starts, from the chunk's first byte on.
+    pub offset: usize,
+    /// How many bytes.
+    pub bytes: usize,
+    /// Where they go.
+    pub into: NonNull<u8>,
 }
 
 /// A few MiB of one file: the unit of reading.
@@ -37,6 +50,14 @@ pub struct Chunk {
     pub layer: u32,
     /// The customer's own numbers for the tensors that have bytes in this chunk.
     pub members: Box<[u32]>,
+    /// Which of the source's readers reads it; 0 for the one that suits.
+    pub reader: u32,
+    /// How often it failed before.
+    pub failures: u32,
+    /// Whether it was cut out of a larger one that failed, and was not read by itself yet.
+    pub is_unread_alone: bool,
+    /// The customer's own number for the time at which it was queued.
+    pub epoch: u64,
 }
 
 // SAFETY: the destination's memory belongs to this chunk alone until its end was told, on whatever thread.
@@ -45,7 +66,7 @@ unsafe impl Send for Chunk {}
 /// Whoever queues chunks.
 pub trait Customer: Send + Sync {
     /// A chunk has come to its end. Called on a worker, with no lock held.
-    fn delivered(&self, chunk: Chunk, result: Result<()>);
+    fn delivered(self: Arc<Self>, chunk: Chunk, result: Result<()>);
 }
 
 /// How soon a chunk is wanted.
@@ -60,12 +81,23 @@ pub enum Priority {
 impl Chunk {
     /// Moves the bytes.
     fn carry(&self) -> Result<()> {
-        match self.destination {
-            Destination::InPlace => self.source.populate(self.offset..self.offset + self.bytes),
+        let reader = self.reader as usize;
+        match &self.destination {
+            Destination::InPlace => self.source.populate(reader, self.offset..self.offset + self.bytes),
             Destination::Memory(start) => {
                 // SAFETY: whoever made the chunk gave it `bytes` of memory that nobody else touches meanwhile.
                 let into = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.bytes as usize) };
-                self.source.read_at(into, self.offset)
+                self.source.read_with(reader, into, self.offset)
+            }
+            Destination::Scattered(parts) => {
+                let mut bytes = vec![0; self.bytes as usize];
+                self.source.read_with(reader, &mut bytes, self.offset)?;
+                for part in parts {
+                    // SAFETY: as above; each part lies inside the chunk, and no two places overlap.
+                    let into = unsafe { std::slice::from_raw_parts_mut(part.into.as_ptr(), part.bytes) };
+                    into.copy_from_slice(&bytes[part.offset..part.offset + part.bytes]);
+                }
+                Ok(())
             }
         }
     }

@@ -408,7 +408,7 @@ impl HeaderBytes {
     /// Bytes of the header, after the system has said that they are still there.
     fn checked(&self, position: u64, length: u64) -> Result<&[u8]> {
         let end = position.checked_add(length).filter(|end| *end <= self.length).ok_or_else(|| self.changed())?;
-        self.source.populate(position..end).map_err(|error| error.within("metadata"))?;
+        self.source.populate(0, position..end).map_err(|error| error.within("metadata"))?;
         self.trusted(position, length)
     }
 

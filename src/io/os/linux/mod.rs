@@ -1,5 +1,9 @@
 //! Linux: opening without blocking, direct I/O, page-cache residency, and the advice that the kernel takes.
 
+mod memory;
+
+pub use memory::*;
+
 use std::ffi::{CStr, OsStr};
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
@@ -172,6 +176,16 @@ pub fn give_back(mapping: &Mmap, range: Range<usize>) -> io::Result<()> {
     unsafe { mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) }
 }
 
+/// Takes whole pages out of the process and asks the system to drop them from the page cache too. For want of memory only:
+/// the next use reads the disk.
+pub fn page_out(file: &File, mapping: &Mmap, range: Range<usize>) -> io::Result<()> {
+    give_back(mapping, range.clone())?;
+    let (start, length) = (range.start as libc::off_t, range.len() as libc::off_t);
+    // SAFETY: the descriptor is open; this is advice, and its failure changes nothing.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), start, length, libc::POSIX_FADV_DONTNEED) };
+    Ok(())
+}
+
 /// Bytes in a page.
 pub fn page_size() -> usize {
     // SAFETY: asks for a constant.
@@ -187,24 +201,6 @@ pub fn new_file_permissions() -> Permissions {
 /// A path as C has it: any bytes but NUL.
 pub fn path_from_c(path: &CStr) -> &Path {
     Path::new(OsStr::from_bytes(path.to_bytes()))
-}
-
-/// Bytes of memory that the machine has, and that it could give without swapping; `None` for what it does not tell.
-pub fn memory() -> (Option<u64>, Option<u64>) {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    (kibibytes_after(&text, "MemTotal:"), kibibytes_after(&text, "MemAvailable:"))
-}
-
-/// The most memory that this process had at once, mapped pages among it, in bytes.
-pub fn peak_process_bytes() -> Option<u64> {
-    kibibytes_after(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
-}
-
-/// A field of a file under /proc, in bytes.
-fn kibibytes_after(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
 }
 
 /// Runs `start`, so that threads it starts take no signal: signals are the host application's, and its handlers expect

@@ -1,0 +1,305 @@
+//! Acquiring what is not there: space first, then the bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Core;
+use super::core::LockedLedger;
+use super::deliver::Expected;
+use super::events::refuse_in_callback;
+use super::options::{Strategy, Unload};
+use super::space::{Plan, Space};
+use crate::error::{Error, Result};
+use crate::residency::{Asker, Delivery, Found, Holder, LayerState, Owner, Taken, Verdict};
+use crate::transfer::Priority;
+
+/// Layers named in a message about room; of the others the number is told.
+const MAX_NAMED: usize = 8;
+
+/// Someone who waits for a layer.
+struct Request {
+    layer: usize,
+    tensor: Option<usize>,
+    /// How often the caller had cancelled when it began.
+    epoch: u64,
+    /// Until when it waits for others' releases; `None` for ever.
+    deadline: Option<Instant>,
+    /// Its place in the line for space.
+    place: Option<u64>,
+    plan: Option<Plan>,
+}
+
+impl Core {
+    /// Brings a layer, or a tensor of it, and holds the layer once more. The time limit is for others' releases.
+    pub fn acquire(self: &Arc<Core>, layer: usize, tensor: Option<usize>, timeout: Option<Duration>) -> Result<()> {
+        refuse_in_callback("acquire")?;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.closed_error());
+        }
+        match self.residency.hold(layer, tensor) {
+            Found::Resident => {
+                if self.settings.strategy == Strategy::Prefetch && self.residency.set_last_acquired(layer) {
+                    self.look_ahead(layer);
+                }
+                Ok(())
+            }
+            Found::TooMany => Err(Error::InvalidState {
+                subject: self.layer_text(layer),
+                found: "half a thousand million acquires that were not released".to_owned(),
+                expected: "each acquire to be released".to_owned(),
+            }),
+            Found::Missing => self.bring_and_wait(layer, tensor, timeout).inspect_err(|_| {
+                self.release(layer, tensor.map_or(Holder::Layer, |_| Holder::Tensor));
+            }),
+        }
+    }
+
+    fn bring_and_wait(self: &Arc<Core>, layer: usize, tensor: Option<usize>, timeout: Option<Duration>) -> Result<()> {
+        if self.settings.unload == Unload::MemoryPressure {
+            self.heed_pressure();
+        }
+        if self.settings.strategy == Strategy::Prefetch {
+            self.successors();
+            self.residency.set_last_acquired(layer);
+        }
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let ledger = self.residency.lock();
+        let epoch = ledger.cancels();
+        self.begin_stage();
+        let mut request = Request { layer, tensor, epoch, deadline, place: None, plan: None };
+        let (mut ledger, found) = self.bring(ledger, &mut request);
+        if let Some(place) = request.place {
+            self.residency.leave(&mut ledger, place);
+        }
+        drop(ledger);
+        if request.place.is_some() {
+            // What was held back meanwhile has its turn.
+            self.residency.announce();
+        }
+        let Expected { chunks, deliveries, joins, unused } = found?;
+        if let Some(unused) = unused {
+            self.residency.finish(unused);
+        }
+        if joins {
+            // Some of it was queued before, perhaps in the background.
+            self.queue.promote(layer as u32);
+        }
+        self.push(layer, chunks, Priority::Urgent);
+        self.look_ahead(layer);
+        self.await_deliveries(&deliveries, epoch)?;
+        self.residency.touch(layer);
+        self.note_if_complete();
+        Ok(())
+    }
+
+    fn await_deliveries(&self, deliveries: &[Arc<Delivery>], epoch: u64) -> Result<()> {
+        if deliveries.is_empty() {
+            // Another thread brought it meanwhile.
+            return Ok(());
+        }
+        self.residency.stalls.fetch_add(1, Ordering::Relaxed);
+        let mut ledger = self.residency.lock();
+        for delivery in deliveries {
+            loop {
+                if let Some(outcome) = delivery.outcome() {
+                    break outcome?;
+                }
+                if ledger.is_closed() {
+                    return Err(self.closed_error());
+                }
+                if ledger.cancels() != epoch {
+                    return Err(self.cancelled());
+                }
+                ledger = self.residency.wait(ledger);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds space for the layer and notes what is missing as under way.
+    fn bring<'a>(
+        self: &'a Arc<Core>,
+        mut ledger: LockedLedger<'a>,
+        request: &mut Request,
+    ) -> (LockedLedger<'a>, Result<Expected>) {
+        let layer = request.layer;
+        loop {
+            if ledger.is_closed() {
+                return (ledger, Err(self.closed_error()));
+            }
+            if ledger.cancels() != request.epoch {
+                return (ledger, Err(self.cancelled()));
+            }
+            if let Some(error) = self.left_out(&ledger, request) {
+                return (ledger, Err(error));
+            }
+            let state = self.residency.snapshot(layer).state;
+            if state == LayerState::Draining || ledger.is_moving_in(layer) || self.has_failed(&ledger, request) {
+                self.queue.promote(layer as u32);
+                ledger = self.residency.wait(ledger);
+                continue;
+            }
+            if state != LayerState::Absent {
+                let expected = self.expect_missing(&mut ledger, layer, request.tensor);
+                return (ledger, Ok(expected));
+            }
+            let asked;
+            (ledger, asked) = self.make_room(ledger, request);
+            if let Err(error) = asked {
+                return (ledger, Err(error));
+            }
+        }
+    }
+
+    /// Whether what is wanted has failed for others before this call: it is tried again, once its last chunk has ended.
+    fn has_failed(&self, ledger: &LockedLedger<'_>, request: &Request) -> bool {
+        let members = self.wanted(request.layer, request.tensor);
+        members.iter().filter_map(|tensor| ledger.delivery(*tensor as usize)).any(|delivery| delivery.has_failed())
+    }
+
+    fn left_out(&self, ledger: &LockedLedger<'_>, request: &Request) -> Option<Error> {
+        let (tensor, error) = self
+            .wanted(request.layer, request.tensor)
+            .iter()
+            .find_map(|tensor| Some((*tensor as usize, ledger.left_out(*tensor as usize)?)))?;
+        Some(Error::Incomplete { subject: self.tensor_text(tensor), reason: error.to_string() })
+    }
+
+    /// The tensors of a layer that are wanted: all, or the one.
+    pub(super) fn wanted(&self, layer: usize, tensor: Option<usize>) -> &[u32] {
+        let files = self.files(layer);
+        match tensor {
+            None => files.members,
+            Some(tensor) => std::slice::from_ref(&files.members[files.position_of(tensor)]),
+        }
+    }
+
+    /// One step towards space for an absent layer: asks for it, or does or waits for what is in the way.
+    fn make_room<'a>(
+        self: &'a Arc<Core>,
+        mut ledger: LockedLedger<'a>,
+        request: &mut Request,
+    ) -> (LockedLedger<'a>, Result<()>) {
+        let plan = match request.plan.take().map_or_else(|| self.plan(request.layer), Ok) {
+            Ok(plan) => plan,
+            Err(error) => return (ledger, Err(error)),
+        };
+        let charge = plan.charge;
+        let is_turn = match request.place {
+            Some(place) => self.residency.is_turn_of(&ledger, place),
+            None => !self.residency.is_anyone_waiting(&ledger),
+        };
+        let verdict = if is_turn {
+            self.residency.ask(&mut ledger, request.layer, charge, Asker::Acquire)
+        } else {
+            Verdict::Coming
+        };
+        match verdict {
+            Verdict::Granted => return self.move_in(ledger, request.layer, plan),
+            Verdict::Full | Verdict::TooLarge => {
+                let error = self.no_room(ledger, request.layer, charge);
+                return (self.residency.lock(), Err(error));
+            }
+            Verdict::Evict(drained) => {
+                // A place in the line, so that nobody else takes what is making room.
+                request.place.get_or_insert_with(|| self.residency.queue_up(&mut ledger));
+                drop(ledger);
+                self.finish_all(drained);
+                ledger = self.residency.lock();
+            }
+            Verdict::Coming | Verdict::HeldUp if request.place.is_none() => {
+                // Asked once more from the line: only then is every release announced.
+                request.place = Some(self.residency.queue_up(&mut ledger));
+            }
+            Verdict::Coming => ledger = self.residency.wait(ledger),
+            Verdict::HeldUp => match request.deadline.map(|end| end.saturating_duration_since(Instant::now())) {
+                Some(left) if left.is_zero() => {
+                    let error = self.no_room(ledger, request.layer, charge);
+                    return (self.residency.lock(), Err(error));
+                }
+                left => {
+                    let place = request.place.unwrap_or_default();
+                    self.residency.hold_up(&mut ledger, place);
+                    ledger = match left {
+                        Some(left) => self.residency.wait_for(ledger, left),
+                        None => self.residency.wait(ledger),
+                    };
+                }
+            },
+        }
+        request.plan = Some(plan);
+        (ledger, Ok(()))
+    }
+
+    /// Makes the space that was granted, without the lock.
+    fn move_in<'a>(
+        self: &'a Arc<Core>,
+        ledger: LockedLedger<'a>,
+        layer: usize,
+        plan: Plan,
+    ) -> (LockedLedger<'a>, Result<()>) {
+        drop(ledger);
+        let made = Space::make(plan, self.settings.allocator.as_ref(), self.keep.as_ref());
+        let mut ledger = self.residency.lock();
+        match made {
+            Ok(space) => {
+                self.count_allocation(&space);
+                ledger.settle(layer, space);
+                // Others may wait for this layer to move in.
+                self.residency.notify(&mut ledger);
+                (ledger, Ok(()))
+            }
+            Err(error) => {
+                let drained = self.residency.vacate(&mut ledger, layer);
+                drop(ledger);
+                self.residency.finish(drained);
+                (self.residency.lock(), Err(error.within(&self.layer_text(layer))))
+            }
+        }
+    }
+
+    pub(super) fn count_allocation(&self, space: &Space) {
+        self.counters.allocations.fetch_add(u64::from(space.is_slab()), Ordering::Relaxed);
+    }
+
+    pub(super) fn plan(&self, layer: usize) -> Result<Plan> {
+        Space::plan(self.files(layer), self.settings.allocator.as_ref())
+            .map_err(|error| error.within(&self.layer_text(layer)))
+    }
+
+    /// Why a layer finds no room, with the arithmetic.
+    pub(super) fn no_room(&self, ledger: LockedLedger<'_>, layer: usize, bytes: u64) -> Error {
+        let limits = self.residency.limits();
+        let (shared_limit, shared_charge) = self.residency.shared(&ledger);
+        let own = ledger.charged_bytes();
+        let taken = self.residency.taken(&ledger);
+        // Naming may free a loader, which takes the lock.
+        drop(ledger);
+        let mut found = Vec::new();
+        if shared_limit < u64::MAX {
+            found.push(format!("{shared_charge} of {shared_limit} bytes of the shared budget taken"));
+        }
+        if limits.bytes < u64::MAX {
+            found.push(format!("{own} of {} bytes of the memory budget taken", limits.bytes));
+        }
+        if limits.layers < usize::MAX {
+            found.push(format!("at most {} loaded layers", limits.layers));
+        }
+        let describe = |(owner, taken): &(std::sync::Weak<dyn Owner>, Taken)| {
+            let name = owner.upgrade().map_or_else(|| "a freed loader's".to_owned(), |owner| owner.describe_layer(taken.layer));
+            let now = taken.snapshot;
+            let use_ = match now.holders() {
+                0 => now.state.name().to_owned(),
+                count => format!("{}, acquired {count} times", now.state.name()),
+            };
+            format!("{name} ({} bytes, {use_})", taken.bytes)
+        };
+        let mut names: Vec<String> = taken.iter().take(MAX_NAMED).map(describe).collect();
+        if taken.len() > MAX_NAMED {
+            names.push(format!("and {} more", taken.len() - MAX_NAMED));
+        }
+        let by = if names.is_empty() { String::new() } else { format!(" by {}", names.join(", ")) };
+        Error::Budget { subject: self.layer_text(layer), bytes, found: found.join(", ") + &by }
+    }
+}

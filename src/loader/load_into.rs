@@ -1,0 +1,270 @@
+//! Loading into memory that the caller owns: past residency, in the files' order, several reads at once.
+
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::events::refuse_in_callback;
+use super::options::Recovery;
+use super::{Core, Tensor};
+use crate::error::{Error, Result, quoted};
+use crate::transfer::{Chunk, Customer, Destination, Part, Priority, Queue};
+
+/// One read of a large tensor.
+const PIECE_BYTES: u64 = 4 << 20;
+/// Tensors that lie so close together and are together no longer are read at once.
+const BATCH_BYTES: u64 = 1 << 20;
+const BATCH_GAP_BYTES: u64 = 4096;
+/// Chunks queued ahead of the one that is read, for each read that may be under way.
+const CHUNKS_AHEAD: usize = 4;
+
+/// Where a tensor's bytes go.
+#[derive(Clone, Copy)]
+struct Target {
+    tensor: usize,
+    shard: u16,
+    offset: u64,
+    bytes: u64,
+    into: NonNull<u8>,
+}
+
+/// Everything that one call waits for.
+pub struct Batch {
+    core: Arc<Core>,
+    queue: Queue,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    under_way: usize,
+    error: Option<Error>,
+}
+
+impl Core {
+    /// Copies whole tensors into memory of the caller's own.
+    pub(super) fn load_into(self: &Arc<Core>, targets: &mut [(&Tensor, &mut [MaybeUninit<u8>])]) -> Result<()> {
+        refuse_in_callback("load_into")?;
+        let mut list = Vec::with_capacity(targets.len());
+        for (tensor, into) in targets.iter_mut() {
+            let info = tensor.info();
+            if !Arc::ptr_eq(tensor.core(), self) {
+                return Err(Error::argument("tensors", tensor.text(), "tensors of this loader"));
+            }
+            if (into.len() as u64) < info.bytes {
+                let expected = format!("at least the {} bytes of {}", info.bytes, tensor.text());
+                return Err(Error::argument("dst_size", into.len(), expected));
+            }
+            let start = NonNull::from(&mut **into).cast();
+            list.push(Target {
+                tensor: tensor.index(),
+                shard: info.shard,
+                offset: info.offset,
+                bytes: info.bytes,
+                into: start,
+            });
+        }
+        list.retain(|target| target.bytes > 0);
+        list.sort_by_key(|target| (target.shard, target.offset));
+        self.carry_into(&list)
+    }
+
+    fn carry_into(self: &Arc<Core>, targets: &[Target]) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.closed_error());
+        }
+        let batch = Arc::new(Batch {
+            core: self.clone(),
+            queue: Queue::new(self.queue.limit()),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        self.register(&batch);
+        let most = self.queue.limit() * CHUNKS_AHEAD;
+        let mut result = Ok(());
+        for chunk in Chunks::new(self, targets) {
+            result = batch.wait_until(|state| state.under_way < most || state.error.is_some());
+            if result.is_err() {
+                break;
+            }
+            result = batch.push(chunk);
+            if result.is_err() {
+                break;
+            }
+        }
+        if result.is_err() {
+            batch.withdraw();
+        }
+        // The memory is the caller's again when this returns, so that no read may be under way.
+        batch.wait_until(|state| state.under_way == 0).and(result)
+    }
+
+    fn register(&self, batch: &Arc<Batch>) {
+        let mut batches = self.batches();
+        batches.retain(|batch| batch.strong_count() > 0);
+        batches.push(Arc::downgrade(batch));
+    }
+}
+
+impl Batch {
+    /// Waits until it is so; an error that has happened by then.
+    fn wait_until(&self, is_so: impl Fn(&State) -> bool) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while !is_so(&state) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.error.clone().map_or(Ok(()), Err)
+    }
+
+    fn push(self: &Arc<Batch>, chunk: Chunk) -> Result<()> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).under_way += 1;
+        let customer: Arc<dyn Customer> = self.clone();
+        self.queue.push(&customer, vec![chunk], Priority::Urgent).map_err(|refused| {
+            self.ended(Ok(()));
+            refused.1
+        })
+    }
+
+    /// Ends with an error as soon as no read is under way.
+    pub(super) fn abort(&self, error: Error) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).error.get_or_insert(error);
+        self.changed.notify_all();
+        self.withdraw();
+    }
+
+    /// Takes back what no worker has begun.
+    fn withdraw(&self) {
+        for _ in self.queue.withdraw() {
+            self.ended(Ok(()));
+        }
+    }
+
+    fn ended(&self, result: Result<()>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.under_way -= 1;
+        if let Err(error) = result {
+            // The first error is the one told.
+            state.error.get_or_insert(error);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// When a chunk that failed is to be tried again, if it is.
+    fn try_again(&self, chunk: &mut Chunk, error: &Error) -> Option<Instant> {
+        let settings = &self.core.settings;
+        match settings.recovery {
+            Recovery::Retry if error.status().is_retryable() && chunk.failures < settings.retry_count => {
+                let factor = 1_u32.checked_shl(chunk.failures).unwrap_or(u32::MAX);
+                chunk.failures += 1;
+                let pause = settings.retry_backoff.saturating_mul(factor).min(Duration::from_secs(60));
+                Some(Instant::now() + pause)
+            }
+            Recovery::Fallback if (chunk.reader as usize) + 1 < chunk.source.reader_count() => {
+                chunk.reader += 1;
+                Some(Instant::now())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Customer for Batch {
+    fn delivered(self: Arc<Batch>, mut chunk: Chunk, result: Result<()>) {
+        let Err(error) = result else { return self.ended(Ok(())) };
+        let is_aborted = self.state.lock().unwrap_or_else(PoisonError::into_inner).error.is_some();
+        if !is_aborted && let Some(when) = self.try_again(&mut chunk, &error) {
+            let customer: Arc<dyn Customer> = self.clone();
+            self.queue.push_later(&customer, chunk, when);
+            if self.state.lock().unwrap_or_else(PoisonError::into_inner).error.is_some() {
+                // Aborted meanwhile.
+                self.withdraw();
+            }
+            return;
+        }
+        let first = chunk.members.first().map(|tensor| self.core.catalogue.tensors().at(*tensor as usize).name);
+        self.ended(Err(error.within(&format!("tensor {}", quoted(first.unwrap_or_default())))));
+    }
+}
+
+/// The chunks for a list of targets in the files' order, one after another.
+struct Chunks<'a> {
+    core: &'a Core,
+    targets: &'a [Target],
+    /// The target that is next, and how many of its bytes are in chunks already.
+    next: usize,
+    done: u64,
+}
+
+impl<'a> Chunks<'a> {
+    fn new(core: &'a Core, targets: &'a [Target]) -> Chunks<'a> {
+        Chunks { core, targets, next: 0, done: 0 }
+    }
+
+    /// How many small neighbours from the next target on are read together, and the bytes from the first to the last.
+    fn batch(&self) -> (usize, u64) {
+        let first = self.targets[self.next];
+        let mut end = first.offset + first.bytes;
+        let mut count = 1;
+        for target in &self.targets[self.next + 1..] {
+            let new_end = target.offset + target.bytes;
+            let is_near = target.shard == first.shard && target.offset >= end && target.offset - end <= BATCH_GAP_BYTES;
+            if !is_near || new_end - first.offset > BATCH_BYTES {
+                break;
+            }
+            end = new_end;
+            count += 1;
+        }
+        (count, end - first.offset)
+    }
+
+    fn chunk(&self, target: &Target, offset: u64, bytes: u64, destination: Destination, members: Box<[u32]>) -> Chunk {
+        Chunk {
+            source: self.core.sources[usize::from(target.shard)].clone(),
+            offset,
+            bytes,
+            destination,
+            layer: u32::MAX,
+            members,
+            reader: 0,
+            failures: 0,
+            is_unread_alone: false,
+            epoch: 0,
+        }
+    }
+}
+
+impl Iterator for Chunks<'_> {
+    type Item = Chunk;
+
+    fn next(&mut self) -> Option<Chunk> {
+        let target = *self.targets.get(self.next)?;
+        let (count, span) = if self.done == 0 { self.batch() } else { (1, 0) };
+        if count > 1 {
+            let batch = &self.targets[self.next..self.next + count];
+            let part = |member: &Target| Part {
+                offset: (member.offset - target.offset) as usize,
+                bytes: member.bytes as usize,
+                into: member.into,
+            };
+            let destination = Destination::Scattered(batch.iter().map(part).collect());
+            let members = batch.iter().map(|member| member.tensor as u32).collect();
+            self.next += count;
+            return Some(self.chunk(&target, target.offset, span, destination, members));
+        }
+        let at = target.offset + self.done;
+        // Ends at multiples of the step in the file: direct reads of the inner ones need no bounce.
+        let bytes = (target.bytes - self.done).min(PIECE_BYTES - at % PIECE_BYTES);
+        // SAFETY: the target has `bytes` bytes of memory, of which `done` are fewer.
+        let into = unsafe { target.into.add(self.done as usize) };
+        self.done += bytes;
+        if self.done == target.bytes {
+            self.next += 1;
+            self.done = 0;
+        }
+        Some(self.chunk(&target, at, bytes, Destination::Memory(into), Box::new([target.tensor as u32])))
+    }
+}

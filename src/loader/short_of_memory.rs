@@ -1,0 +1,61 @@
+//! Giving memory back when the machine runs short of it.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::Core;
+use super::events::LogLevel;
+use crate::error::{Error, Result};
+use crate::io::os;
+use crate::residency::pressure::bytes_to_give_back;
+
+/// How often the machine is looked at.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+impl Core {
+    /// Looks at the machine, and gives back as much as it is short of. Nothing is read ahead while it is.
+    pub(super) fn heed_pressure(self: &Arc<Core>) {
+        let Some(reading) = self.settings.gauge.read() else { return };
+        let bytes = bytes_to_give_back(reading, self.settings.pressure_threshold);
+        let mut ledger = self.residency.lock();
+        let has_changed = self.agenda().set_pressure(bytes > 0);
+        let mut drained = self.residency.relieve(&mut ledger, bytes);
+        drop(ledger);
+        if has_changed || !drained.is_empty() {
+            let gone = drained.len();
+            self.log(LogLevel::Info, || {
+                format!("{} bytes of memory available, {bytes} to give back: {gone} layers go", reading.available)
+            });
+        }
+        for space in drained.iter_mut().filter_map(|drained| drained.space_mut()) {
+            space.leave_for_good();
+        }
+        self.finish_all(drained);
+        if has_changed && bytes == 0 {
+            self.pump();
+        }
+    }
+}
+
+/// Starts the thread that looks at the machine as long as the loader lives.
+pub(super) fn start_watching(core: &Arc<Core>) -> Result<()> {
+    let core = Arc::downgrade(core);
+    let builder = std::thread::Builder::new().name("pml-pressure".to_owned());
+    match os::without_signals(|| builder.spawn(move || watch(&core))) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            Err(Error::OutOfMemory { what: "a thread that watches memory".to_owned(), reason: error.to_string() })
+        }
+    }
+}
+
+fn watch(core: &Weak<Core>) {
+    loop {
+        std::thread::sleep(INTERVAL);
+        let Some(core) = core.upgrade() else { return };
+        if core.closed.load(std::sync::atomic::Ordering::Acquire) {
+            return;
+        }
+        core.heed_pressure();
+    }
+}

@@ -1,0 +1,157 @@
+//! The memory that loaders share: one lock, one limit, and the line of those who wait for space.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::{Gate, Wants};
+use super::ledger::Ledger;
+
+/// Whoever a ledger belongs to.
+pub trait Owner: Send + Sync {
+    /// Space may have come free that was wanted. Called with no lock held.
+    fn space_came_free(self: Arc<Self>);
+
+    /// A layer's file and name, for messages.
+    fn describe_layer(&self, layer: usize) -> String;
+}
+
+/// Memory with a limit, shared by any number of loaders.
+pub struct Pool<S> {
+    state: Mutex<State<S>>,
+    changed: Condvar,
+    pub(super) gate: Gate,
+}
+
+/// What is under the lock.
+pub struct State<S> {
+    pub(super) limit: u64,
+    /// Charges of all layers of all loaders: resident, loading or draining.
+    pub(super) charged: u64,
+    peak_charged: u64,
+    pub(super) ledgers: HashMap<u64, Ledger<S>>,
+    /// Acquires that wait for space, first come first.
+    line: VecDeque<Ticket>,
+    next_number: u64,
+}
+
+/// A place in the line.
+struct Ticket {
+    number: u64,
+    /// It waits for others' releases, so that whatever fits may pass it.
+    is_held_up: bool,
+}
+
+impl<S> Pool<S> {
+    /// Memory of so many bytes.
+    pub fn new(limit: u64) -> Pool<S> {
+        let state = State {
+            limit,
+            charged: 0,
+            peak_charged: 0,
+            ledgers: HashMap::new(),
+            line: VecDeque::new(),
+            next_number: 0,
+        };
+        Pool { state: Mutex::new(state), changed: Condvar::new(), gate: Gate::default() }
+    }
+
+    /// The lock for everything that is not the resident path.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<S>> {
+        // Nothing under this lock panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State<S>>) -> MutexGuard<'a, State<S>> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wait_for<'a>(
+        &self,
+        state: MutexGuard<'a, State<S>>,
+        time: std::time::Duration,
+    ) -> MutexGuard<'a, State<S>> {
+        self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Wakes every waiter; those who were held up are first again.
+    pub(super) fn notify(&self, state: &mut State<S>) {
+        for ticket in &mut state.line {
+            ticket.is_held_up = false;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Notes that a waiter is held up by others' releases, so that those behind it have their turn.
+    pub(super) fn hold_up(&self, state: &mut State<S>, number: u64) {
+        if let Some(place) = state.line.iter().position(|ticket| ticket.number == number)
+            && !std::mem::replace(&mut state.line[place].is_held_up, true)
+            && place + 1 < state.line.len()
+        {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Lowers the gate when nobody waits for releases any more, raises it when somebody does.
+    pub(super) fn set_gate(&self, state: &State<S>) {
+        if state.line.is_empty() && !state.ledgers.values().any(|ledger| ledger.wants == Wants::Releases) {
+            self.gate.lower();
+        } else {
+            self.gate.raise();
+        }
+    }
+
+    /// The most bytes that loaders may take together.
+    pub fn limit(&self) -> u64 {
+        self.lock().limit
+    }
+
+    /// Bytes that loaders take now, and the most that they took at once.
+    pub fn charged(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.charged, state.peak_charged)
+    }
+}
+
+impl<S> State<S> {
+    /// A new place at the end of the line.
+    pub(super) fn queue_up(&mut self) -> u64 {
+        self.next_number += 1;
+        self.line.push_back(Ticket { number: self.next_number, is_held_up: false });
+        self.next_number
+    }
+
+    /// Leaves the line.
+    pub(super) fn leave(&mut self, number: u64) {
+        self.line.retain(|ticket| ticket.number != number);
+    }
+
+    /// Whether an acquire waits for space: nothing is read ahead meanwhile.
+    pub(super) fn is_anyone_waiting(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    /// Whether everyone in front of this place lets others pass.
+    pub(super) fn is_turn_of(&self, number: u64) -> bool {
+        self.line.iter().take_while(|ticket| ticket.number != number).all(|ticket| ticket.is_held_up)
+    }
+
+    pub(super) fn charge(&mut self, bytes: u64) {
+        self.charged += bytes;
+        self.peak_charged = self.peak_charged.max(self.charged);
+        debug_assert!(self.charged <= self.limit);
+    }
+
+    /// Notes that a layer's space is gone, whether its loader still is there or not.
+    pub(super) fn move_out(&mut self, ledger: u64, layer: usize, charge: u64) {
+        self.charged -= charge;
+        if let Some(ledger) = self.ledgers.get_mut(&ledger) {
+            ledger.move_out(layer);
+        }
+    }
+
+    /// The owners that wait for space, to be told without the lock.
+    pub(super) fn owners_in_want(&self) -> Vec<Arc<dyn Owner>> {
+        let wanting = self.ledgers.values().filter(|ledger| ledger.wants != Wants::Nothing);
+        wanting.filter_map(|ledger| ledger.owner.upgrade()).collect()
+    }
+}
