@@ -522,6 +522,12 @@
 #define PML_VALUE_F64 12
 
 /**
+ * A limit of memory that loaders share. Functions may be called from any thread at once; pml_budget_free from one, when no
+ * other call with this handle is under way.
+ */
+typedef struct pml_budget_t pml_budget_t;
+
+/**
  * An opened model. Functions may be called from any thread at once; pml_loader_free from one, when no other call with
  * this handle is under way.
  */
@@ -652,6 +658,39 @@ typedef struct pml_event_t {
 } pml_event_t;
 
 /**
+ * Functions that give and take the memory of layers. Start from PML_ALLOCATOR_INIT. Both are called on any thread, several
+ * at once, with no lock held; they must not call the library.
+ */
+typedef struct pml_allocator_t {
+    /**
+     * sizeof(pml_allocator_t).
+     */
+    size_t struct_size;
+    /**
+     * Gives `size` bytes, more than none, at a multiple of `alignment`, a power of two, on this device; NULL where there is
+     * no more, which is PML_STATUS_OUT_OF_MEMORY.
+     */
+    void *(*allocate)(void *user_data,
+                      size_t size,
+                      size_t alignment,
+                      uint32_t device_kind,
+                      uint32_t device_ordinal);
+    /**
+     * Takes back what `allocate` gave for the same numbers, once.
+     */
+    void (*deallocate)(void *user_data,
+                       void *memory,
+                       size_t size,
+                       size_t alignment,
+                       uint32_t device_kind,
+                       uint32_t device_ordinal);
+    /**
+     * Given to both. Lives until `destroy` of the options is called.
+     */
+    void *user_data;
+} pml_allocator_t;
+
+/**
  * A callback for an event. What it returns is the callback's own answer; where nothing else is said, non-zero asks for
  * the work to end.
  *
@@ -661,6 +700,14 @@ typedef struct pml_event_t {
  * be called; what can wait gives PML_STATUS_WOULD_DEADLOCK.
  */
 typedef int32_t (*pml_event_callback_t)(void *user_data, const struct pml_event_t *event);
+
+/**
+ * A callback for a line of the log: its level, a PML_LOG_ value, and its text, which does not end in NUL.
+ */
+typedef void (*pml_log_callback_t)(void *user_data,
+                                   uint32_t level,
+                                   const char *message,
+                                   size_t message_length);
 
 /**
  * How a model is opened. Start from PML_OPTIONS_INIT or pml_options_init, and change what you need.
@@ -704,7 +751,7 @@ typedef struct pml_options_t {
     /**
      * A limit shared with other loaders, besides; NULL for none. The handle may be freed after the call.
      */
-    pml_budget_t *budget;
+    struct pml_budget_t *budget;
     /**
      * A PML_IO_ value; PML_IO_AUTO. A model in memory is viewed in place, or with PML_IO_READ copied; it has no
      * PML_IO_DIRECT.
@@ -738,7 +785,7 @@ typedef struct pml_options_t {
     /**
      * Memory of the caller's own for layers, NULL for the library's; copied. Nothing is viewed in place then.
      */
-    const pml_allocator_t *allocator;
+    const struct pml_allocator_t *allocator;
     /**
      * How often PML_RECOVERY_RETRY tries again; 3.
      */
@@ -1269,6 +1316,32 @@ pml_status_t pml_rules_skip(struct pml_rules_t *rules,
                             const char *pattern);
 
 /**
+ * A limit of `bytes` bytes, at least one, for any number of loaders: give it to them with `pml_options_t.budget`. Free it
+ * with pml_budget_free. On failure `*out` is NULL.
+ *
+ * What counts is every layer in memory, on its way, or being given back, in bytes of the space that it takes; the ends of
+ * the first and last page of a layer are beyond.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_budget_new(uint64_t bytes,
+                            struct pml_budget_t **out);
+
+/**
+ * Frees a budget's handle. Loaders that were opened with it keep to it; they may be freed before or after. NULL is fine.
+ */
+PML_API
+void pml_budget_free(struct pml_budget_t *budget);
+
+/**
+ * Writes the initial values, as PML_ALLOCATOR_INIT has them. Does nothing where `allocator` is NULL.
+ */
+PML_API
+void pml_allocator_init(struct pml_allocator_t *allocator,
+                        size_t struct_size);
+
+/**
  * Writes the initial values, as PML_OPTIONS_INIT has them: as many as `struct_size` bytes hold. Does nothing where
  * `options` is NULL.
  */
@@ -1459,6 +1532,85 @@ PML_API
 pml_status_t pml_loader_tensor_at(struct pml_loader_t *loader,
                                   size_t index,
                                   struct pml_tensor_t **out);
+
+/**
+ * Starts loading every layer in order, and waits for nothing: one layer after another, or with PML_STRATEGY_PARALLEL up to
+ * `max_concurrent_loads` at once. What is acquired meanwhile goes first. Nothing is unloaded for it: when no more fits, it
+ * pauses until something is unloaded. While it goes on a further call changes nothing; after it has ended, failed or was
+ * cancelled it begins again with what is not in memory, and tries again what was left out. May be called inside a callback.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_start(struct pml_loader_t *loader);
+
+/**
+ * Waits until every tensor was delivered at least once, at most `timeout_ms` milliseconds (-1: for ever).
+ *
+ * Errors: PML_STATUS_INVALID_STATE unless pml_loader_start was called; what befell a tensor; PML_STATUS_INCOMPLETE where
+ * one was left out; PML_STATUS_BUDGET when no more fits; PML_STATUS_CANCELLED; PML_STATUS_TIMED_OUT;
+ * PML_STATUS_WOULD_DEADLOCK inside a callback; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_wait(struct pml_loader_t *loader,
+                             int64_t timeout_ms);
+
+/**
+ * Ends all loading of this loader, and waits for nothing: whoever waits gets PML_STATUS_CANCELLED, and reads that have
+ * begun come to their end. What is in memory stays, and later calls work as before. May be called inside a callback.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_cancel(struct pml_loader_t *loader);
+
+/**
+ * The part of all bytes that was delivered at least once, from 0 to 1; what was left out because it could not be read does
+ * not count. Never falls. 1 for a model of no bytes, 0 where `loader` is NULL.
+ */
+PML_API
+double pml_loader_progress(const struct pml_loader_t *loader);
+
+/**
+ * Whether every layer is in memory now. False where `loader` is NULL.
+ */
+PML_API bool pml_loader_is_fully_loaded(const struct pml_loader_t *loader);
+
+/**
+ * Where the loader is: a PML_STAGE_ value. PML_STAGE_OPENING where `loader` is NULL.
+ */
+PML_API uint32_t pml_loader_stage(const struct pml_loader_t *loader);
+
+/**
+ * Takes the next event, for an engine that wants no callback; waits for one at most `timeout_ms` milliseconds (-1: for
+ * ever, 0: not at all). The events are those that callbacks would be told. Errors are decided as the options say.
+ *
+ * The message lives until the next call or the loader's end. Call it from one thread at a time.
+ *
+ * Errors: PML_STATUS_TIMED_OUT; PML_STATUS_INVALID_STATE where the options have a callback for events;
+ * PML_STATUS_WOULD_DEADLOCK inside a callback; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_next_event(struct pml_loader_t *loader,
+                                   int64_t timeout_ms,
+                                   struct pml_event_t *out);
+
+/**
+ * Copies `n` whole tensors into memory of the caller's own, `dst[i]` with `dst_size[i]` bytes, which are at least the
+ * tensor's: in the files' order, small neighbours with one read, several reads at once. Brings nothing into the library's
+ * memory, and counts against no limit. `stream` is PML_STREAM_HOST or NULL: the data is there on return.
+ *
+ * Errors: what befell a read, after PML_RECOVERY_RETRY and PML_RECOVERY_FALLBACK have done what they can (some bytes may
+ * have been written by then); PML_STATUS_CANCELLED; PML_STATUS_WOULD_DEADLOCK inside a callback;
+ * PML_STATUS_INVALID_ARGUMENT for NULL, too small a size, or a tensor of another loader.
+ */
+PML_API
+pml_status_t pml_loader_load_into(struct pml_loader_t *loader,
+                                  struct pml_tensor_t *const *tensors,
+                                  void *const *dst,
+                                  const size_t *dst_size,
+                                  size_t n,
+                                  void *stream);
 
 /**
  * Writes the initial values, as PML_LAYER_INFO_INIT has them. Does nothing where `info` is NULL.

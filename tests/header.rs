@@ -13,7 +13,11 @@ use c_compiler::{compile_object, compiler, root, run, shared_library};
 fn header_is_what_the_source_says() {
     let mut builder =
         cbindgen::Builder::new().with_config(cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap());
-    for file in ["basics", "device", "event", "rules", "options", "tensor", "loader", "layer", "metadata"] {
+    const FILES: [&str; 13] = [
+        "basics", "device", "event", "callbacks", "rules", "budget", "allocator", "options", "tensor", "loader", "loading",
+        "layer", "metadata",
+    ];
+    for file in FILES {
         builder = builder.with_src(root().join(format!("src/ffi/{file}.rs")));
     }
     let mut generated = Vec::new();
