@@ -302,7 +302,11 @@ fn prefetch_brings_and_an_acquire_joins_it() {
     disk.held.store(true, Ordering::SeqCst);
     loader.prefetch(&layers).unwrap();
     let last = *layers.last().unwrap();
-    assert_eq!(loader.layer_info(last).unwrap().state, LayerState::Loading);
+    while loader.layer_info(layers[0]).unwrap().state != LayerState::Loading {
+        std::thread::yield_now();
+    }
+    // Its turn has not come.
+    assert_eq!(loader.layer_info(last).unwrap().state, LayerState::Absent);
     disk.held.store(false, Ordering::SeqCst);
     drop(loader.acquire_layer(last).unwrap());
     for layer in layers {

@@ -167,8 +167,12 @@ impl Agenda {
         self.under_way.values().filter(|cause| **cause == Cause::Run).count()
     }
 
-    fn is_running(&self) -> bool {
-        matches!(self.run, Run::Running(_))
+    /// Whether `start` has layers before it still.
+    fn has_course(&mut self) -> bool {
+        match &mut self.run {
+            Run::Running(course) => course.peek().is_some(),
+            _ => false,
+        }
     }
 
     /// What comes next: what is needed soonest first.
@@ -258,7 +262,7 @@ impl Core {
             return Err(self.closed_error());
         }
         let mut agenda = self.agenda();
-        if !agenda.is_running() {
+        if !agenda.has_course() {
             ledger.try_again(|_| true);
             agenda.run = Run::Running(Course::new(order, self.layers.len()));
             self.begin_stage();
@@ -378,7 +382,10 @@ impl Core {
         self.residency.set_wants(&mut ledger, wants);
         self.end_run(&mut ledger, &mut agenda);
         drop((agenda, ledger));
-        errands.into_iter().for_each(run_errand);
+        if !errands.is_empty() {
+            // One after another, so that reads are queued in order.
+            run_errand(Box::new(move || errands.into_iter().for_each(|errand| errand())));
+        }
     }
 
     fn end_run(&self, ledger: &mut LockedLedger<'_>, agenda: &mut Agenda) {
