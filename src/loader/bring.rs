@@ -72,7 +72,11 @@ impl Core {
         if let Some(place) = request.place {
             self.residency.leave(&mut ledger, place);
         }
+        // Space that was granted for it and that nothing will come into.
+        let is_unused = found.is_err() && ledger.space(layer).is_some();
+        let unused = if is_unused { self.settle(&mut ledger, layer) } else { None };
         drop(ledger);
+        self.finish_all(unused.into_iter().collect());
         if request.place.is_some() {
             // What was held back meanwhile has its turn.
             self.residency.announce();
@@ -135,7 +139,8 @@ impl Core {
                 return (ledger, Err(error));
             }
             let state = self.residency.snapshot(layer).state;
-            if state == LayerState::Draining || ledger.is_moving_in(layer) || self.has_failed(&ledger, request) {
+            if state == LayerState::Draining || ledger.is_moving_in(layer) || self.has_failed(&ledger, layer, request.tensor)
+            {
                 self.queue.promote(layer as u32);
                 ledger = self.residency.wait(ledger);
                 continue;
@@ -153,8 +158,8 @@ impl Core {
     }
 
     /// Whether what is wanted has failed for others before this call: it is tried again, once its last chunk has ended.
-    fn has_failed(&self, ledger: &LockedLedger<'_>, request: &Request) -> bool {
-        let members = self.wanted(request.layer, request.tensor);
+    pub(super) fn has_failed(&self, ledger: &LockedLedger<'_>, layer: usize, tensor: Option<usize>) -> bool {
+        let members = self.wanted(layer, tensor);
         members.iter().filter_map(|tensor| ledger.delivery(*tensor as usize)).any(|delivery| delivery.has_failed())
     }
 

@@ -115,15 +115,15 @@ impl Core {
         let tensor = files.members[member] as usize;
         let bytes = files.tensors.at(tensor).bytes;
         let arrival = ledger.chunk_ended(layer, tensor, bytes, result);
-        match (arrival, result) {
-            (Arrival::Whole, _) => {
+        match arrival {
+            Arrival::Whole => {
                 if let Some(address) = ledger.space(layer).map(|space| space.address(files, member)) {
                     self.residency.set_data(ledger, tensor, address.as_ptr());
                 }
                 self.note_arrival(ledger.delivered_bytes(), tensor, layer, bytes, false);
             }
-            (Arrival::Failed, Err(error)) => self.note_failure(layer, tensor, error),
-            _ => {}
+            Arrival::Failed(error) => self.note_failure(layer, tensor, &error),
+            Arrival::Pending => {}
         }
         ledger.announce(tensor);
     }
@@ -151,7 +151,7 @@ impl Core {
         self.log(LogLevel::Error, || error.to_string());
         let is_left_out = matches!(error, Error::Incomplete { .. });
         if !is_left_out {
-            self.fail_run(error);
+            self.fail_run(layer, error);
         }
         if !self.mailbox().has_listener() {
             self.mailbox().tell_error(layer, Some(tensor), error.clone());
@@ -160,7 +160,7 @@ impl Core {
 
     /// Sets a layer's state by what is under way and there. Space that nothing came into is handed out.
     #[must_use]
-    fn settle(&self, ledger: &mut LockedLedger<'_>, layer: usize) -> Option<Drained<Space>> {
+    pub(super) fn settle(&self, ledger: &mut LockedLedger<'_>, layer: usize) -> Option<Drained<Space>> {
         let before = self.residency.snapshot(layer).state;
         let state = match ledger.standing(layer) {
             Standing::Loading => LayerState::Loading,
@@ -216,6 +216,15 @@ impl Core {
         error.within(&format!("tensor {}", quoted(self.catalogue.tensors().at(tensor).name)))
     }
 
+    /// An error of a chunk, with its first tensor.
+    fn within_chunk(&self, error: Error, chunk: &Chunk) -> Error {
+        let members = self.layers.members(chunk.layer as usize);
+        match chunk.members.first() {
+            Some(member) => self.within_tensor(error, members[*member as usize] as usize),
+            None => error,
+        }
+    }
+
     /// What is to be done about a chunk that could not be read.
     fn failed(self: &Arc<Core>, chunk: Chunk, error: Error) {
         let ledger = self.residency.lock();
@@ -249,9 +258,9 @@ impl Core {
             let Some(member) = piece.members.first() else { continue };
             piece.is_unread_alone = chunk.members.len() > 1;
             let tensor = files.members[*member as usize] as usize;
-            let error = self.within_tensor(error.clone(), tensor);
+            let told = self.within_tensor(error.clone(), tensor);
             self.undecided().entry(tensor).or_default().push(Failed { chunk: piece, error: error.clone() });
-            self.mailbox().tell_error(layer, Some(tensor), error);
+            self.mailbox().tell_error(layer, Some(tensor), told);
         }
     }
 
@@ -290,13 +299,15 @@ impl Core {
                 let pause = settings.retry_backoff.saturating_mul(factor).min(MAX_BACKOFF);
                 chunk.failures = chunk.failures.saturating_add(1);
                 self.counters.retries.fetch_add(1, Ordering::Relaxed);
-                self.log(LogLevel::Warning, || format!("{error}; tried again in {} ms", pause.as_millis()));
+                let told = self.within_chunk(error, &chunk);
+                self.log(LogLevel::Warning, || format!("{told}; tried again in {} ms", pause.as_millis()));
                 self.queue_again(chunk, pause);
             }
             Recovery::Fallback if (chunk.reader as usize) + 1 < chunk.source.reader_count() => {
                 chunk.reader += 1;
                 chunk.source.counters().fallbacks.fetch_add(1, Ordering::Relaxed);
-                self.log(LogLevel::Warning, || format!("{error}; the next reader tries"));
+                let told = self.within_chunk(error, &chunk);
+                self.log(LogLevel::Warning, || format!("{told}; the next reader tries"));
                 self.queue_again(chunk, Duration::ZERO);
             }
             Recovery::Skip if chunk.is_unread_alone && answer != Answer::Skip => {
@@ -326,7 +337,6 @@ impl Core {
             self.note_arrival(ledger.delivered_bytes(), tensor, layer, files.tensors.at(tensor).bytes, true);
         }
         drop(ledger);
-        self.log(LogLevel::Warning, || format!("{error}; left out"));
         self.end(chunk, &Err(Error::Incomplete { subject, reason: error.to_string() }));
     }
 }

@@ -31,8 +31,8 @@ enum Cause {
     Ahead,
     /// The caller prefetches it.
     Asked,
-    /// `start`.
-    Run,
+    /// This call of `start`.
+    Run(u64),
 }
 
 /// What `start` has come to.
@@ -78,6 +78,8 @@ pub struct Agenda {
     asked: VecDeque<Wanted>,
     asked_for: HashSet<Wanted>,
     run: Run,
+    /// How often `start` began anew.
+    runs_begun: u64,
     under_way: HashMap<usize, Cause>,
     /// Nothing more fits for `start`.
     is_run_stuck: bool,
@@ -118,9 +120,9 @@ impl Agenda {
         self.under_way.remove(&layer);
     }
 
-    /// Ends `start` with an error, if it goes on; whether it did.
-    pub fn fail(&mut self, error: &Error) -> bool {
-        let goes_on = matches!(self.run, Run::Running(_));
+    /// Ends `start` with an error, if it goes on and has begun this layer; whether it did.
+    pub fn fail(&mut self, layer: usize, error: &Error) -> bool {
+        let goes_on = matches!(self.run, Run::Running(_)) && self.under_way.get(&layer) == Some(&Cause::Run(self.runs_begun));
         if goes_on {
             self.run = Run::Failed(error.clone());
         }
@@ -149,7 +151,7 @@ impl Agenda {
     fn put_back(&mut self, wanted: Wanted, cause: Cause) {
         match (cause, &mut self.run) {
             (Cause::Asked, _) => self.ask_for(wanted),
-            (Cause::Run, Run::Running(course)) => {
+            (Cause::Run(_), Run::Running(course)) => {
                 course.visited[wanted.layer] = false;
                 course.next = 0;
             }
@@ -163,8 +165,9 @@ impl Agenda {
         }
     }
 
+    /// Layers of `start` that are under way.
     fn runs(&self) -> usize {
-        self.under_way.values().filter(|cause| **cause == Cause::Run).count()
+        self.under_way.values().filter(|cause| matches!(cause, Cause::Run(_))).count()
     }
 
     /// Whether `start` has layers before it still.
@@ -187,7 +190,7 @@ impl Agenda {
             return None;
         }
         let Run::Running(course) = &mut self.run else { return None };
-        Some((Wanted { layer: course.peek()?, tensor: None }, Cause::Run))
+        Some((Wanted { layer: course.peek()?, tensor: None }, Cause::Run(self.runs_begun)))
     }
 
     /// Takes what came next off the list.
@@ -198,7 +201,7 @@ impl Agenda {
                 self.asked.pop_front();
                 self.asked_for.remove(&wanted);
             }
-            Cause::Run => {
+            Cause::Run(_) => {
                 if let Run::Running(course) = &mut self.run {
                     course.visited[wanted.layer] = true;
                 }
@@ -264,6 +267,7 @@ impl Core {
         let mut agenda = self.agenda();
         if !agenda.has_course() {
             ledger.try_again(|_| true);
+            agenda.runs_begun += 1;
             agenda.run = Run::Running(Course::new(order, self.layers.len()));
             self.begin_stage();
         }
@@ -326,8 +330,12 @@ impl Core {
     }
 
     fn completeness(&self, ledger: &LockedLedger<'_>) -> Result<()> {
-        let Some((tensor, error)) = ledger.first_left_out() else { return Ok(()) };
-        Err(Error::Incomplete { subject: self.tensor_text(tensor), reason: error.to_string() })
+        match ledger.first_left_out() {
+            None => Ok(()),
+            Some((tensor, error)) => {
+                Err(Error::Incomplete { subject: self.tensor_text(tensor), reason: error.to_string() })
+            }
+        }
     }
 
     /// After an acquire of this layer: queues those that come next.
@@ -373,6 +381,8 @@ impl Core {
             match self.step(&mut ledger, &mut agenda, wanted, cause) {
                 Step::Taken(errand) => errands.extend(errand),
                 Step::Blocked(until, errand) => {
+                    // Whatever is stuck in front of `start` has it stuck too.
+                    agenda.is_run_stuck |= until == Wants::Releases && errand.is_none();
                     errands.extend(errand);
                     wants = until;
                     break;
@@ -414,6 +424,10 @@ impl Core {
         match self.residency.snapshot(layer).state {
             LayerState::Draining => return Step::Blocked(Wants::Space, None),
             LayerState::Loading if ledger.is_moving_in(layer) => return Step::Blocked(Wants::Space, None),
+            // What fails for others is tried again once it has ended.
+            LayerState::Loading if self.has_failed(ledger, layer, wanted.tensor) => {
+                return Step::Blocked(Wants::Space, None);
+            }
             LayerState::Loading | LayerState::Partial if !is_there => {
                 // Space is there already, for all of it.
                 return Step::Taken(self.begin(ledger, agenda, wanted, cause, None));
@@ -428,7 +442,7 @@ impl Core {
             Ok(plan) => plan,
             Err(error) => return Step::Taken(self.give_up(agenda, wanted, cause, error)),
         };
-        let asker = if cause == Cause::Run { Asker::Background } else { Asker::Prefetch };
+        let asker = if matches!(cause, Cause::Run(_)) { Asker::Background } else { Asker::Prefetch };
         if asker == Asker::Prefetch {
             // Before the words are looked at, so that no release is missed.
             self.residency.set_wants(ledger, Wants::Releases);
@@ -440,7 +454,7 @@ impl Core {
                 Step::Blocked(Wants::Releases, Some(Box::new(move || core.finish_all(drained))))
             }
             Verdict::Coming => Step::Blocked(Wants::Space, None),
-            Verdict::HeldUp | Verdict::Full | Verdict::TooLarge if cause == Cause::Run => {
+            Verdict::HeldUp | Verdict::Full | Verdict::TooLarge if asker == Asker::Background => {
                 agenda.is_run_stuck = true;
                 Step::Blocked(Wants::Space, None)
             }
@@ -475,6 +489,7 @@ impl Core {
 
     fn give_up(self: &Arc<Core>, agenda: &mut Agenda, wanted: Wanted, cause: Cause, error: Error) -> Option<Errand> {
         agenda.pop(wanted, cause);
+        agenda.under_way.insert(wanted.layer, cause);
         let core = self.clone();
         Some(Box::new(move || core.layer_failed(wanted.layer, &error)))
     }
@@ -496,7 +511,9 @@ impl Core {
             Some(Err(error)) => Some(error.within(&self.layer_text(layer))),
         };
         if failure.is_some() || is_over {
-            self.agenda().settled(layer);
+            if failure.is_none() {
+                self.agenda().settled(layer);
+            }
             let drained = is_granted.then(|| self.residency.vacate(&mut ledger, layer));
             drop(ledger);
             self.finish_all(drained.into_iter().collect());
@@ -527,7 +544,8 @@ impl Core {
     /// Tells that a layer could not be begun.
     fn layer_failed(self: &Arc<Core>, layer: usize, error: &Error) {
         let ledger = self.residency.lock();
-        self.fail_run(error);
+        self.fail_run(layer, error);
+        self.agenda().settled(layer);
         drop(ledger);
         self.log(LogLevel::Error, || error.to_string());
         self.mailbox().tell_error(layer, None, error.clone());
@@ -535,8 +553,8 @@ impl Core {
     }
 
     /// Ends `start` with an error. With the pool locked.
-    pub(super) fn fail_run(&self, error: &Error) {
-        if self.agenda().fail(error) {
+    pub(super) fn fail_run(&self, layer: usize, error: &Error) {
+        if self.agenda().fail(layer, error) {
             self.mailbox().set_stage(Stage::Failed);
         }
     }

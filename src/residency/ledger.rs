@@ -59,14 +59,14 @@ struct Pending {
 }
 
 /// How the tensor of a chunk that ended stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Arrival {
     /// Other chunks of it are still under way.
     Pending,
     /// All of it is there.
     Whole,
-    /// It came to an error.
-    Failed,
+    /// It came to an error, the first of its chunks'.
+    Failed(Error),
 }
 
 /// Everything about one loader's residency that is not on the resident path.
@@ -233,7 +233,7 @@ impl<S> Ledger<S> {
 
     /// Notes that one chunk of a tensor came to its end.
     pub fn chunk_ended(&mut self, layer: usize, tensor: usize, bytes: u64, result: &Result<(), Error>) -> Arrival {
-        let Some(pending) = self.pending.get_mut(&tensor) else { return Arrival::Failed };
+        let Some(pending) = self.pending.get_mut(&tensor) else { return Arrival::Pending };
         if let Err(error) = result {
             // The first error is the one told.
             let _ = pending.delivery.error.set(error.clone());
@@ -242,10 +242,10 @@ impl<S> Ledger<S> {
         if pending.chunks > 0 {
             return Arrival::Pending;
         }
-        let whole = pending.delivery.error.get().is_none();
+        let error = pending.delivery.error.get().cloned();
         if let Some(tenant) = self.tenants.get_mut(&layer) {
             tenant.loading -= 1;
-            if whole {
+            if error.is_none() {
                 tenant.loaded += 1;
                 tenant.loaded_bytes += bytes;
                 self.resident_bytes += bytes;
@@ -253,7 +253,7 @@ impl<S> Ledger<S> {
                 self.peak_resident_bytes = self.peak_resident_bytes.max(self.resident_bytes);
             }
         }
-        if whole { Arrival::Whole } else { Arrival::Failed }
+        error.map_or(Arrival::Whole, Arrival::Failed)
     }
 
     /// Tells the waiters of a tensor, after its pointer is in place, if its last chunk has ended.
