@@ -1,10 +1,14 @@
 //! The `pml` command, run as a program.
 
+mod c_compiler;
+
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 use pml::tensor::Dtype;
 use serde_json::Value;
@@ -283,6 +287,247 @@ fn load_tells_of_each_layer_when_asked() {
     assert!(told.starts_with("token_embd "), "{told}");
 }
 
+/// Bytes of all layers, and of each.
+fn layer_sizes(path: &str) -> (u64, Vec<u64>) {
+    let info = json(&["info", path]);
+    let sizes: Vec<u64> = list(&info, "layers").iter().map(|layer| number(layer, "bytes")).collect();
+    (sizes.iter().sum(), sizes)
+}
+
+#[test]
+fn load_tells_each_pass_and_all_that_was_counted() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let (total, _) = layer_sizes(&path);
+    let load = json(&["load", &path, "--passes", "3"]);
+    let passes: Vec<f64> = list(&load, "pass_seconds").iter().filter_map(Value::as_f64).collect();
+    assert_eq!((passes.len(), number(&load, "passes")), (3, 3));
+    let whole = load["seconds"].as_f64().expect("a number");
+    assert!(passes.iter().all(|seconds| *seconds > 0.0) && passes.iter().sum::<f64>() <= whole, "{load}");
+    for key in ["total_bytes", "delivered_bytes"] {
+        assert_eq!(number(&load, key), total, "{key}");
+    }
+    for key in ["charged_bytes", "peak_charged_bytes"] {
+        assert!((total..total + (1 << 20)).contains(&number(&load, key)), "{load}");
+    }
+    for key in ["prefetches", "retries", "left_out", "incomplete_layers", "allocations", "evictions"] {
+        assert_eq!(number(&load, key), 0, "{key}");
+    }
+    assert!(number(&json(&["load", &path, "--io", "read"]), "allocations") > 0);
+    let printed = succeed(&["load", &path]);
+    for row in ["the last pass", "most charged at once", "prefetches", "retries", "tensors left out"] {
+        assert!(printed.contains(row), "{printed}");
+    }
+}
+
+#[test]
+fn strategies_begin_layers_ahead_of_need() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let (total, sizes) = layer_sizes(&path);
+    let begun = |arguments: &[&str]| {
+        let load = json(&[&["load", &path, "--passes", "2"], arguments].concat());
+        assert_eq!(number(&load, "bytes"), 2 * total, "{arguments:?}");
+        assert_eq!(number(&load, "hits") + number(&load, "misses"), 12, "{arguments:?}");
+        number(&load, "prefetches")
+    };
+    assert_eq!(begun(&["--strategy", "on-demand"]), 0);
+    assert!((1..=6).contains(&begun(&["--strategy", "sequential"])));
+    assert!((1..=6).contains(&begun(&["--strategy", "parallel"])));
+    assert_eq!(begun(&["--strategy", "parallel", "--concurrent", "6"]), 6, "all at once");
+    assert_eq!(begun(&["--strategy", "prefetch", "--prefetch", "0"]), 0);
+    assert!((1..=5).contains(&begun(&["--strategy", "prefetch"])));
+    assert_eq!(begun(&["--strategy", "prefetch", "--prefetch", "5", "--concurrent", "5"]), 5, "all but the first");
+    assert_eq!(sizes.len(), 6);
+}
+
+#[test]
+fn limits_hold_where_memory_is_taken_back() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let (total, mut sizes) = layer_sizes(&path);
+    sizes.sort_unstable();
+    let budget = sizes[4] + sizes[5] + (256 << 10);
+    for io in ["mmap", "read"] {
+        for strategy in ["on-demand", "sequential", "parallel", "prefetch"] {
+            for limit in [["--budget", &budget.to_string()], ["--max-loaded-layers", "2"]] {
+                let arguments = ["load", &path, "--io", io, "--strategy", strategy, "--unload", "lru", "--passes", "3"];
+                let load = json(&[&arguments[..], &limit].concat());
+                assert_eq!(number(&load, "bytes"), 3 * total, "{io} {strategy} {limit:?}");
+                assert!(number(&load, "evictions") > 0, "{io} {strategy} {limit:?}: {load}");
+                assert!(number(&load, "peak_charged_bytes") <= budget, "{io} {strategy} {limit:?}: {load}");
+                assert!(number(&load, "charged_bytes") <= number(&load, "peak_charged_bytes"), "{load}");
+            }
+        }
+    }
+    assert_eq!(number(&json(&["load", &path, "--unload", "pressure", "--budget", "1G"]), "bytes"), total);
+}
+
+#[test]
+fn a_layer_without_room_is_one_line_with_the_arithmetic() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let (total, sizes) = layer_sizes(&path);
+    let half = (total / 2).to_string();
+    for unload in ["never", "lru"] {
+        let (printed, complaint) = fail(&["load", &path, "--budget", "300K", "--unload", unload]);
+        assert!(printed.is_empty() && complaint.contains("of 307200 bytes of the memory budget"), "{complaint}");
+        assert!(complaint.contains(&format!("expected room for {}", sizes[1])), "{complaint}");
+    }
+    for (limit, told) in [(["--budget", &half], half.as_str()), (["--max-loaded-layers", "2"], "at most 2 loaded")] {
+        let (_, complaint) = fail(&[&["load", &path][..], &limit].concat());
+        assert!(complaint.contains(told) && complaint.contains("'blk.0'"), "{complaint}");
+        let (_, complaint) = fail(&[&["load", &path, "--strategy", "parallel"][..], &limit].concat());
+        assert!(complaint.contains(told), "{complaint}");
+    }
+}
+
+/// Reads of bytes `FROM..TO` of any file take `DELAY` milliseconds each; `FAILURES` of them fail, where they go through the
+/// page cache.
+const BAD_DISK: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static long variable(const char *name) { const char *text = getenv(name); return text ? atol(text) : 0; }
+
+ssize_t pread64(int file, void *into, size_t size, off64_t at) {
+    static long failed;
+    if (at < variable("TO") && at + (off64_t)size > variable("FROM")) {
+        usleep(variable("DELAY") * 1000);
+        if (!(fcntl(file, F_GETFL) & O_DIRECT) && __sync_fetch_and_add(&failed, 1) < variable("FAILURES")) {
+            errno = EIO;
+            return -1;
+        }
+    }
+    ssize_t (*next)(int, void *, size_t, off64_t);
+    *(void **)&next = dlsym(RTLD_NEXT, "pread64");
+    return next(file, into, size, at);
+}
+"#;
+
+/// `pml` on a model whose tensor `blk.1.attn_k.weight` lies on a bad spot; 0 is no failure.
+fn pml_on_a_bad_disk(path: &str, failures: u32, delay: u32) -> Command {
+    static LIBRARY: OnceLock<(Folder, String)> = OnceLock::new();
+    let (_, library) = LIBRARY.get_or_init(|| {
+        let folder = Folder::new();
+        let (source, library) = (folder.path("bad_disk.c"), folder.path("bad_disk.so"));
+        std::fs::write(&source, BAD_DISK).expect("written");
+        let mut command = c_compiler::compiler(false);
+        c_compiler::run(command.args(["-shared", "-fPIC", &source, "-o", &library, "-ldl"]));
+        (folder, library)
+    });
+    let info = json(&["info", path]);
+    let tensors = list(&info, "tensors");
+    let (first, bad) = (named(tensors, "token_embd.weight"), named(tensors, "blk.1.attn_k.weight"));
+    let (start, end) = (number(bad, "offset"), number(bad, "offset") + number(bad, "bytes"));
+    let range = if failures > 0 { [start + 1000, end - 1000] } else { [number(first, "offset"), u64::MAX >> 1] };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+    command.env("LD_PRELOAD", library).env("FROM", range[0].to_string()).env("TO", range[1].to_string());
+    command.env("FAILURES", failures.to_string()).env("DELAY", delay.to_string());
+    command.args(["load", path, "--io", "read"]);
+    command
+}
+
+#[test]
+fn recovery_does_as_it_is_told() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let run = |failures: u32, arguments: &[&str]| {
+        let output = pml_on_a_bad_disk(&path, failures, 0).arg("--json").args(arguments).output().expect("pml starts");
+        let complaint = String::from_utf8(output.stderr).expect("UTF-8");
+        (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).ok(), complaint)
+    };
+    for arguments in [&[][..], &["--recovery", "retry", "--retries", "1", "--backoff", "1"]] {
+        let (status, load, complaint) = run(2, arguments);
+        assert_eq!((status, complaint.lines().count()), (Some(1), 1), "{complaint}");
+        assert!(load.is_none() && complaint.contains("Input/output error"), "{complaint}");
+    }
+    let (status, load, complaint) = run(2, &["--recovery", "retry", "--retries", "2", "--backoff", "50"]);
+    assert_eq!(status, Some(0), "{complaint}");
+    let load = load.expect("JSON");
+    assert_eq!(number(&load, "retries"), 2);
+    assert!(load["seconds"].as_f64() >= Some(0.150), "50 ms and 100 ms: {load}");
+    let direct = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path);
+    if direct.is_ok() {
+        let (status, load, complaint) = run(1_000_000, &["--recovery", "fallback"]);
+        assert_eq!(status, Some(0), "{complaint}");
+        let load = load.expect("JSON");
+        assert!(number(&load, "reader_fallbacks") > 0 && number(&load, "direct_bytes") > 0, "{load}");
+    }
+}
+
+#[test]
+fn a_layer_that_lacks_a_tensor_is_told_of_and_passed_over() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let (total, sizes) = layer_sizes(&path);
+    for strategy in ["on-demand", "parallel", "prefetch"] {
+        let mut command = pml_on_a_bad_disk(&path, 1_000_000, 0);
+        command.args(["--recovery", "skip", "--passes", "2", "--strategy", strategy]);
+        let output = command.arg("--json").output().expect("pml starts");
+        let complaint = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(1), "{complaint}");
+        let lines: Vec<&str> = complaint.lines().collect();
+        assert_eq!(lines.len(), 2, "{complaint}");
+        assert!(lines[0].starts_with("pml: layer blk.1 ") && lines[0].contains("'blk.1.attn_k.weight'"), "{complaint}");
+        assert!(lines[1].ends_with("tiny.gguf: 1 of 6 layers not visited"), "{complaint}");
+        let load: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!((number(&load, "left_out"), number(&load, "incomplete_layers")), (1, 1));
+        assert_eq!(number(&load, "bytes"), 2 * (total - sizes[2]), "{strategy}");
+    }
+}
+
+/// Runs a command whose standard error is a terminal; what it wrote there. `None` where there are no terminals.
+fn in_a_terminal(mut command: Command) -> Option<String> {
+    // SAFETY: makes a new descriptor, or fails.
+    let master = unsafe { libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };
+    if master < 0 {
+        return None;
+    }
+    let mut name = [0; 128];
+    let size = libc::winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor was just opened and has no other owner; the name has the room that is told.
+    let (master, ready) = unsafe {
+        let ready = libc::grantpt(master) == 0
+            && libc::unlockpt(master) == 0
+            && libc::ioctl(master, libc::TIOCSWINSZ, &raw const size) == 0
+            && libc::ptsname_r(master, name.as_mut_ptr(), name.len()) == 0;
+        (OwnedFd::from_raw_fd(master), ready)
+    };
+    // SAFETY: the name was zeros, and what was written ends in one.
+    let name = ready.then(|| unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) })?.to_str().ok()?;
+    let terminal = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name).ok()?;
+    let mut child = command.env("TERM", "xterm").stdout(Stdio::null()).stderr(terminal).spawn().expect("pml starts");
+    // Or this process would keep the terminal open.
+    drop(command);
+    let mut told = Vec::new();
+    // The end of a terminal is an error.
+    let _ = File::from(master).read_to_end(&mut told);
+    assert!(child.wait().expect("pml ends").success());
+    Some(String::from_utf8_lossy(&told).into_owned())
+}
+
+#[test]
+fn a_terminal_gets_a_bar_for_the_whole_and_for_each_layer_on_its_way() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    // Long enough to lose patience, each layer long enough to be seen.
+    let mut command = pml_on_a_bad_disk(&path, 0, 300);
+    command.args(["--strategy", "parallel", "--workers", "1", "-v"]);
+    let Some(told) = in_a_terminal(command) else { return };
+    assert!(told.contains("model ") && told.contains(" MiB / "), "{told:?}");
+    let bars = |line: &str| ["blk.1 ", "blk.2 ", "blk.3 "].iter().any(|name| line.contains(name) && line.contains('/'));
+    assert!(told.lines().any(bars), "{told:?}");
+    assert_eq!(told.matches(" ms  miss").count() + told.matches(" ms  hit").count(), 6, "{told:?}");
+    let mut quiet = pml_on_a_bad_disk(&path, 0, 300);
+    quiet.arg("--json");
+    assert_eq!(in_a_terminal(quiet).expect("a terminal"), "");
+}
+
 #[test]
 fn devices_begin_with_the_host() {
     let devices = json(&["devices"]);
@@ -299,7 +544,9 @@ fn devices_begin_with_the_host() {
 fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = succeed(&["completions", shell]);
-        assert!(script.contains("pml") && script.contains("layer-bytes"), "{shell}");
+        for word in ["pml", "layer-bytes", "max-loaded-layers"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
 }
 
@@ -324,6 +571,16 @@ fn wrong_usage_has_a_status_of_its_own() {
         &["load", "x", "--passes", "0"],
         &["hash", "x", "--workers", "0"],
         &["load", "x", "--workers", "65"],
+        &["load", "x", "--strategy", "magic"],
+        &["load", "x", "--unload", "always"],
+        &["load", "x", "--budget", "0"],
+        &["load", "x", "--budget", "1.5G"],
+        &["load", "x", "--max-loaded-layers", "0"],
+        &["load", "x", "--prefetch", "-1"],
+        &["load", "x", "--concurrent", "0"],
+        &["load", "x", "--recovery", "pray"],
+        &["load", "x", "--retries", "-1"],
+        &["load", "x", "--backoff", "soon"],
         &["synth", "x"],
         &["synth", "x", "--preset", "9b"],
         &["synth", "x", "--preset", "tiny", "--type", "Q9"],

@@ -1,8 +1,11 @@
 //! Arguments that several commands take.
 
-use clap::ValueEnum;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
 
 use crate::io::Mode;
+use crate::loader::{self, MAX_WORKERS, Options};
 
 /// How bytes are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -26,6 +29,142 @@ impl From<Io> for Mode {
             Io::Direct => Mode::Direct,
         }
     }
+}
+
+/// Which layers are brought, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Strategy {
+    /// Each when it is visited
+    OnDemand,
+    /// In the background from the beginning on, one after another
+    Sequential,
+    /// In the background from the beginning on, several at once
+    Parallel,
+    /// Those that come next are read ahead; after the last comes the first
+    Prefetch,
+}
+
+impl From<Strategy> for loader::Strategy {
+    fn from(strategy: Strategy) -> loader::Strategy {
+        match strategy {
+            Strategy::OnDemand => loader::Strategy::OnDemand,
+            Strategy::Sequential => loader::Strategy::Sequential,
+            Strategy::Parallel => loader::Strategy::Parallel,
+            Strategy::Prefetch => loader::Strategy::Prefetch,
+        }
+    }
+}
+
+/// When memory of layers is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Unload {
+    /// Never: a layer that finds no room is an error
+    Never,
+    /// When the machine runs short of memory
+    Pressure,
+    /// When a layer finds no room: the one needed last goes under --strategy prefetch, else the one used longest ago
+    Lru,
+}
+
+impl From<Unload> for loader::Unload {
+    fn from(unload: Unload) -> loader::Unload {
+        match unload {
+            Unload::Never => loader::Unload::Never,
+            Unload::Pressure => loader::Unload::MemoryPressure,
+            Unload::Lru => loader::Unload::Lru,
+        }
+    }
+}
+
+/// What happens when a tensor cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Recovery {
+    /// It ends the command
+    Fail,
+    /// It is tried again, if the error may pass
+    Retry,
+    /// Another way of reading is tried
+    Fallback,
+    /// It is left out: its layer is not visited, all others are, and the exit status is 1
+    Skip,
+}
+
+impl From<Recovery> for loader::Recovery {
+    fn from(recovery: Recovery) -> loader::Recovery {
+        match recovery {
+            Recovery::Fail => loader::Recovery::Fail,
+            Recovery::Retry => loader::Recovery::Retry,
+            Recovery::Fallback => loader::Recovery::Fallback,
+            Recovery::Skip => loader::Recovery::Skip,
+        }
+    }
+}
+
+// How a model is loaded. Not in a doc comment, which would describe the command.
+#[derive(Args)]
+pub(super) struct Loading {
+    /// How bytes are read
+    #[arg(long, value_enum, default_value_t = Io::Auto)]
+    io: Io,
+    /// At most how many reads are under way at once; 0 for as many as suit the machine
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_WORKERS as u64))]
+    workers: u64,
+    /// Which layers are brought, and when
+    #[arg(long, value_enum, default_value_t = Strategy::OnDemand)]
+    strategy: Strategy,
+    /// How many layers are read ahead of the visited one, under --strategy prefetch
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    prefetch: u32,
+    /// At most how many layers are loading at once, the one aside that is waited for
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    concurrent: u32,
+    /// The most bytes of memory for layers, such as 512MiB; unlimited by default
+    #[arg(long, value_name = "SIZE", value_parser = parse_budget)]
+    budget: Option<u64>,
+    /// The most layers in memory at once; unlimited by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_loaded_layers: Option<u64>,
+    /// When memory of layers that were visited is taken back
+    #[arg(long, value_enum, default_value_t = Unload::Never)]
+    unload: Unload,
+    /// What happens when a tensor cannot be read
+    #[arg(long, value_enum, default_value_t = Recovery::Fail)]
+    recovery: Recovery,
+    /// How often at most --recovery retry tries again
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    retries: u32,
+    /// How long it waits before the first time, in milliseconds; twice as long before each further one
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    backoff: u32,
+}
+
+impl Loading {
+    pub(super) fn options(&self) -> Options {
+        Options {
+            io: self.io.into(),
+            workers: self.workers as usize,
+            strategy: self.strategy.into(),
+            prefetch_count: self.prefetch as usize,
+            max_concurrent_loads: self.concurrent as usize,
+            memory_budget: self.budget,
+            max_loaded_layers: self.max_loaded_layers.map(|count| count as usize),
+            unload: self.unload.into(),
+            recovery: self.recovery.into(),
+            retry_count: self.retries,
+            retry_backoff: Duration::from_millis(self.backoff.into()),
+            ..Options::default()
+        }
+    }
+
+    /// Whether layers are brought in the background from the beginning on.
+    pub(super) fn starts(&self) -> bool {
+        matches!(self.strategy, Strategy::Sequential | Strategy::Parallel)
+    }
+}
+
+/// A number of bytes that something could fit.
+pub(super) fn parse_budget(text: &str) -> Result<u64, String> {
+    parse_size(text).and_then(|bytes| if bytes > 0 { Ok(bytes) } else { Err("expected at least one byte".to_owned()) })
 }
 
 /// A number of bytes: `65536`, `64K`, `64KiB`, `128MiB`, `1G`; units are powers of 1024.

@@ -1,5 +1,5 @@
-//! The `pml` command, over the Rust API: one file for each command, what they share in `arguments`, `output` and
-//! `progress`.
+//! The `pml` command, over the Rust API: one file for each command, what they share in `arguments`, `output`,
+//! `progress` and `visit`.
 
 mod arguments;
 mod completions;
@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod synth;
 mod verify;
+mod visit;
 
 use std::io::Write;
 use std::process::ExitCode;
