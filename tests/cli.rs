@@ -380,6 +380,7 @@ fn a_layer_without_room_is_one_line_with_the_arithmetic() {
         let (_, complaint) = fail(&[&["load", &path, "--strategy", "parallel"][..], &limit].concat());
         assert!(complaint.contains(told), "{complaint}");
     }
+    fail(&["demo", &path, "--budget", "300K"]);
 }
 
 /// Reads of bytes `FROM..TO` of any file take `DELAY` milliseconds each; `FAILURES` of them fail, where they go through the
@@ -529,6 +530,54 @@ fn a_terminal_gets_a_bar_for_the_whole_and_for_each_layer_on_its_way() {
 }
 
 #[test]
+fn demo_visits_a_model_in_less_memory_than_it_has() {
+    let folder = Folder::new();
+    let demo = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+        let output = command.arg("demo").args(arguments).env("TMPDIR", folder.path("")).output().expect("pml starts");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(std::fs::read_dir(folder.path("")).expect("the folder").count(), 0, "nothing is left");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let told = demo(&[]);
+    for word in
+        ["model ", "budget ", "3 times", "read ", "hits ", "misses", "evictions ", "peak memory", "RSS", "rate "]
+    {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    assert!(told.lines().count() < 12, "{told}");
+    let figures: Value = serde_json::from_str(&demo(&["--json", "--passes", "2"])).expect("JSON");
+    let (total, budget) = (number(&figures, "total_bytes"), number(&figures, "budget_bytes"));
+    assert!(total >= 256 << 20 && budget == total / 4, "{figures}");
+    assert!(number(&figures, "peak_charged_bytes") <= budget && number(&figures, "evictions") > 0, "{figures}");
+    assert!(number(&figures, "peak_rss_bytes") < total / 2, "{figures}");
+    assert_eq!((number(&figures, "bytes"), list(&figures, "pass_seconds").len()), (2 * total, 2));
+}
+
+#[test]
+fn demo_takes_a_model_and_a_budget() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let (total, mut sizes) = layer_sizes(&path);
+    sizes.sort_unstable();
+    let figures = json(&["demo", &path]);
+    let budget = number(&figures, "budget_bytes");
+    let least = sizes[4] + sizes[5];
+    assert!(number(&figures, "total_bytes") == total && total / 4 < least, "the two largest layers count");
+    assert!((least..least + (1 << 20)).contains(&budget) && number(&figures, "evictions") > 0, "{figures}");
+    assert!(number(&figures, "peak_charged_bytes") <= budget, "{figures}");
+    let figures = json(&["demo", &path, "--budget", "1GiB", "--passes", "1"]);
+    assert_eq!((number(&figures, "budget_bytes"), number(&figures, "evictions")), (1 << 30, 0));
+    assert!(succeed(&["demo", &path, "--passes", "1"]).contains("tiny.gguf"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+    let output = command.arg("demo").env("TMPDIR", folder.path("nowhere")).output().expect("pml starts");
+    let complaint = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!((output.status.code(), complaint.lines().count()), (Some(1), 1), "{complaint}");
+    assert!(complaint.starts_with("pml: temporary folder: "), "{complaint}");
+}
+
+#[test]
 fn devices_begin_with_the_host() {
     let devices = json(&["devices"]);
     let host = &list(&devices, "devices")[0];
@@ -544,7 +593,7 @@ fn devices_begin_with_the_host() {
 fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = succeed(&["completions", shell]);
-        for word in ["pml", "layer-bytes", "max-loaded-layers"] {
+        for word in ["pml", "layer-bytes", "max-loaded-layers", "demo"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
@@ -554,7 +603,7 @@ fn completions_know_the_commands() {
 fn help_and_version_succeed() {
     assert!(succeed(&["--version"]).starts_with("pml "));
     let help = succeed(&["--help"]);
-    for command in ["info", "load", "verify", "hash", "devices", "synth", "completions"] {
+    for command in ["info", "load", "demo", "verify", "hash", "devices", "synth", "completions"] {
         assert!(help.contains(command));
         assert!(succeed(&[command, "--help"]).contains("Usage: pml"), "{command}");
     }
@@ -581,6 +630,8 @@ fn wrong_usage_has_a_status_of_its_own() {
         &["load", "x", "--recovery", "pray"],
         &["load", "x", "--retries", "-1"],
         &["load", "x", "--backoff", "soon"],
+        &["demo", "--passes", "0"],
+        &["demo", "--budget", "0"],
         &["synth", "x"],
         &["synth", "x", "--preset", "9b"],
         &["synth", "x", "--preset", "tiny", "--type", "Q9"],
@@ -601,7 +652,7 @@ fn failures_take_one_line() {
     std::fs::write(&cut, &std::fs::read(&path).expect("the model")[..100_000]).expect("written");
     let strange = folder.path("two\nlines.gguf");
     std::fs::write(&strange, b"GGUF").expect("written");
-    for command in ["info", "load", "verify", "hash"] {
+    for command in ["info", "load", "demo", "verify", "hash"] {
         for file in [folder.path("nowhere.gguf"), folder.path(""), cut.clone(), strange.clone()] {
             fail(&[command, &file]);
         }

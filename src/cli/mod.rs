@@ -3,6 +3,7 @@
 
 mod arguments;
 mod completions;
+mod demo;
 mod devices;
 mod hash;
 mod info;
@@ -34,6 +35,7 @@ pub(crate) struct Cli {
 enum Command {
     Info(info::Arguments),
     Load(load::Arguments),
+    Demo(demo::Arguments),
     Verify(verify::Arguments),
     Hash(hash::Arguments),
     Devices(devices::Arguments),
@@ -61,6 +63,7 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<(), Failure> {
     match command {
         Command::Info(arguments) => info::run(arguments, out),
         Command::Load(arguments) => load::run(arguments, out),
+        Command::Demo(arguments) => demo::run(arguments, out),
         Command::Verify(arguments) => verify::run(arguments, out),
         Command::Hash(arguments) => hash::run(arguments, out),
         Command::Devices(arguments) => devices::run(arguments, out),

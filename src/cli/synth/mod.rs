@@ -9,7 +9,7 @@ mod vocabulary;
 mod write;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -25,6 +25,10 @@ use crate::tensor::Dtype;
 const MAX_BLOCKS: u64 = 100_000;
 const MAX_TENSORS: u64 = 1_000_000;
 const MAX_SHARDS: u64 = 65_535;
+
+/// Blocks of the model for `pml demo`, and the size of each.
+const DEMO_BLOCKS: u64 = 16;
+const DEMO_BLOCK_BYTES: u64 = 16 << 20;
 
 /// Write a synthetic GGUF model with the names and proportions of a real one
 ///
@@ -93,5 +97,20 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
     }
     let files = if paths.len() > 1 { format!(", {} files", paths.len()) } else { String::new() };
     writeln!(out, "{path}: {}, {}{files}", counted(tensors, "tensor"), size_text(bytes))?;
+    Ok(())
+}
+
+/// Writes the model that `pml demo` visits: of 256 MiB, which take no space on the disk.
+pub(super) fn write_for_demo(path: &Path) -> Result<(), Failure> {
+    let preset = Preset::Tiny;
+    let plan = Plan {
+        preset,
+        types: Types { list: vec![preset.default_type()], starts_again_in_blocks: true },
+        blocks: Some(DEMO_BLOCKS),
+        block_bytes: Some(DEMO_BLOCK_BYTES),
+        tensors: None,
+    };
+    let filling = data::Filling { seed: 0, sparse: true, with_bar: false };
+    write::write(&plan.model()?, path, 1, &filling)?;
     Ok(())
 }
