@@ -48,11 +48,13 @@ fn a_budget_that_never_unloads_refuses_with_the_arithmetic() {
         }
         let held = loader.acquire_layer(1).unwrap();
         let began = Instant::now();
-        let error = loader.acquire_layer_within(4, Some(Duration::from_secs(60))).err().unwrap();
+        let error = loader.acquire_layer_within(4, Some(Duration::from_mins(1))).err().unwrap();
         assert!(began.elapsed() < Duration::from_secs(30), "it fails at once");
         assert_eq!(error.status(), Status::Budget);
         let text = error.to_string();
-        for part in ["wire: layer 'blk.4'", "65536 bytes", "196608 of 196608 bytes", "'blk.1' of wire", "acquired 1 time"] {
+        for part in
+            ["wire: layer 'blk.4'", "65536 bytes", "196608 of 196608 bytes", "'blk.1' of wire", "acquired 1 time"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains('\n'));
@@ -109,7 +111,7 @@ fn at_most_so_many_layers_are_loaded() {
     visit(&loader, 0);
     visit(&loader, 1);
     let error = loader.acquire_layer(2).err().unwrap();
-    assert!(error.to_string().contains("at most 2 loaded layers"), "{error}");
+    assert!(error.to_string().contains("2 of 2 loaded layers"), "{error}");
 }
 
 #[test]
@@ -277,7 +279,7 @@ fn background_loading_pauses_when_no_more_fits_and_goes_on_when_it_does() {
         assert_eq!(loader.stats().evictions, 0);
         loader.unload_layer(0).unwrap();
         loader.unload_layer(1).unwrap();
-        until(|| loader.progress() == 1.0);
+        until(|| loader.progress() >= 1.0);
         loader.wait(None).unwrap();
         assert_eq!(resident(&loader), [2, 3, 4, 5]);
     }
@@ -303,7 +305,9 @@ fn a_budget_is_shared_and_victims_are_sought_in_every_loader() {
     assert_eq!((first.stats().evictions, second.stats().evictions), (1, 1));
     // What one loader holds, another waits for, and the message says whose it is.
     let held: Vec<_> = [1, 2, 3].map(|layer| second.acquire_layer(layer).unwrap()).into();
-    let error = first.acquire_layer_within(4, Some(Duration::ZERO)).and_then(|_lease| first.acquire_layer_within(5, Some(Duration::ZERO)).map(drop));
+    let error = first
+        .acquire_layer_within(4, Some(Duration::ZERO))
+        .and_then(|_lease| first.acquire_layer_within(5, Some(Duration::ZERO)).map(drop));
     assert_eq!(error.unwrap_err().status(), Status::Budget);
     drop(held);
     drop(second);
@@ -426,14 +430,17 @@ fn an_allocator_gives_all_memory_and_gets_it_back() {
     models::write_blocks(&path, 8, 256, pml::tensor::Dtype::F16);
     for io in [Mode::Auto, Mode::Mmap, Mode::Read, Mode::Direct] {
         let allocator = Arc::new(Counting::default());
-        let loader = Loader::open(&path, Options {
-            io,
-            strategy: Strategy::Prefetch,
-            unload: Unload::Lru,
-            memory_budget: Some(3 << 20),
-            allocator: Some(allocator.clone()),
-            ..Options::default()
-        })
+        let loader = Loader::open(
+            &path,
+            Options {
+                io,
+                strategy: Strategy::Prefetch,
+                unload: Unload::Lru,
+                memory_budget: Some(3 << 20),
+                allocator: Some(allocator.clone()),
+                ..Options::default()
+            },
+        )
         .unwrap();
         for _ in 0..3 {
             for layer in loader.layer_order() {

@@ -89,10 +89,8 @@ fn events_come_in_order_and_fully_loaded_once() {
 #[test]
 fn events_on_demand_come_too() {
     let record = Record::default();
-    let loader = Wire::layers(5, LAYER).open(Options {
-        on_event: record.listener(|_| Answer::Default),
-        ..Options::default()
-    });
+    let loader =
+        Wire::layers(5, LAYER).open(Options { on_event: record.listener(|_| Answer::Default), ..Options::default() });
     for layer in [4, 0, 2, 1, 3] {
         drop(loader.acquire_layer(layer).unwrap());
     }
@@ -169,7 +167,9 @@ fn inside_a_callback_what_can_wait_is_refused_and_prefetch_works() {
     let (loader_of, errors, done) = (slot.clone(), refused.clone(), Arc::new(AtomicBool::new(false)));
     let listener = record.listener(move |event| {
         let loader = loader_of.lock().unwrap().upgrade();
-        if let Some(loader) = loader.filter(|_| event.kind == EventKind::LayerLoaded && !done.swap(true, Ordering::SeqCst)) {
+        if let Some(loader) =
+            loader.filter(|_| event.kind == EventKind::LayerLoaded && !done.swap(true, Ordering::SeqCst))
+        {
             let tensor = loader.tensor_at(1).unwrap();
             let mut bytes = [std::mem::MaybeUninit::uninit(); LAYER];
             let results = [
@@ -207,7 +207,8 @@ fn progress_may_cancel_and_loading_starts_again() {
     let cancels = Arc::new(AtomicBool::new(true));
     let wanted = cancels.clone();
     let listener = record.listener(move |event| {
-        let cancels = event.kind == EventKind::Progress && event.layers_done >= 3 && wanted.swap(false, Ordering::SeqCst);
+        let cancels =
+            event.kind == EventKind::Progress && event.layers_done >= 3 && wanted.swap(false, Ordering::SeqCst);
         if cancels { Answer::Cancel } else { Answer::Default }
     });
     let loader = wire.open(Options { strategy: Strategy::Parallel, on_event: listener, ..Options::default() });
@@ -301,7 +302,10 @@ fn what_callbacks_need_is_dropped_once_after_the_last_of_them() {
     };
     assert!(Loader::open_source(wire.source(), options).is_err());
     until(|| drops.load(Ordering::SeqCst) == 1);
-    assert!(Loader::open("no such file", Options { keep: Some(Box::new(Kept(drops.clone()))), ..Options::default() }).is_err());
+    assert!(
+        Loader::open("no such file", Options { keep: Some(Box::new(Kept(drops.clone()))), ..Options::default() })
+            .is_err()
+    );
     until(|| drops.load(Ordering::SeqCst) == 2);
 }
 
@@ -344,9 +348,12 @@ fn a_callback_that_panics_is_contained() {
 
 #[test]
 fn the_log_has_its_levels() {
-    for (level, has_info, has_warning) in
-        [(LogLevel::Debug, true, true), (LogLevel::Info, true, true), (LogLevel::Warning, false, true), (LogLevel::Error, false, false)]
-    {
+    for (level, has_info, has_warning) in [
+        (LogLevel::Debug, true, true),
+        (LogLevel::Info, true, true),
+        (LogLevel::Warning, false, true),
+        (LogLevel::Error, false, false),
+    ] {
         let wire = Wire::layers(3, LAYER);
         wire.failing.store(1, Ordering::SeqCst);
         let lines: Arc<Mutex<Vec<(LogLevel, String)>>> = Arc::default();

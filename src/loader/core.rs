@@ -72,6 +72,22 @@ pub struct Settings {
     family: LayerOrder,
 }
 
+/// A read that is tried again waits at most so long.
+const MAX_BACKOFF: Duration = Duration::from_mins(1);
+
+impl Settings {
+    /// How long a read that has failed so often before waits until it is tried again.
+    pub fn backoff(&self, failures: u32) -> Duration {
+        let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
+        self.retry_backoff.saturating_mul(factor).min(MAX_BACKOFF)
+    }
+
+    /// Whether `Recovery::Retry` tries once more.
+    pub fn may_retry(&self, failures: u32, error: &Error) -> bool {
+        error.status().is_retryable() && failures < self.retry_count
+    }
+}
+
 /// Sums since the loader was opened.
 #[derive(Default)]
 pub struct Counters {
@@ -101,8 +117,7 @@ impl Core {
         let pool = options.budget.as_ref().map_or_else(|| Arc::new(Pool::new(u64::MAX)), |budget| budget.pool.clone());
         let limits = options.limits();
         let Parts { layers, mailbox, keep, owner, concurrent_reads } = parts;
-        let residency =
-            Residency::new(layers.len(), catalogue.tensors().len(), layers.clone(), limits, pool, owner);
+        let residency = Residency::new(layers.len(), catalogue.tensors().len(), layers.clone(), limits, pool, owner);
         Core {
             residency,
             queue: Queue::new(concurrent_reads),
@@ -364,7 +379,9 @@ impl Core {
             self.end(&failed.chunk, &Err(error.clone()));
         }
         let batches: Vec<Arc<Batch>> = self.batches().iter().filter_map(Weak::upgrade).collect();
-        batches.iter().for_each(|batch| batch.abort(error.clone()));
+        for batch in batches {
+            batch.abort(error.clone());
+        }
     }
 
     /// Gives back spaces that drain, without the lock.

@@ -13,9 +13,6 @@ use crate::error::{Error, Result, quoted};
 use crate::residency::{Arrival, Delivery, Drained, LayerState, Standing};
 use crate::transfer::{Chunk, Customer, Priority};
 
-/// A read that is tried again for the nth time waits at most so long.
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
-
 /// What is on its way to a layer from now on.
 #[derive(Default)]
 pub struct Expected {
@@ -254,7 +251,7 @@ impl Core {
     fn put_to_listener(&self, chunk: &Chunk, error: &Error) {
         let layer = chunk.layer as usize;
         let files = self.files(layer);
-        for mut piece in cut(&chunk, files) {
+        for mut piece in cut(chunk, files) {
             let Some(member) = piece.members.first() else { continue };
             piece.is_unread_alone = chunk.members.len() > 1;
             let tensor = files.members[*member as usize] as usize;
@@ -291,12 +288,10 @@ impl Core {
             Answer::Fail => Recovery::Fail,
         };
         // A listener that says so may try for ever.
-        let may_retry = answer == Answer::Retry
-            || (error.status().is_retryable() && chunk.failures < settings.retry_count);
+        let may_retry = answer == Answer::Retry || settings.may_retry(chunk.failures, &error);
         match policy {
             Recovery::Retry if may_retry => {
-                let factor = 1_u32.checked_shl(chunk.failures).unwrap_or(u32::MAX);
-                let pause = settings.retry_backoff.saturating_mul(factor).min(MAX_BACKOFF);
+                let pause = settings.backoff(chunk.failures);
                 chunk.failures = chunk.failures.saturating_add(1);
                 self.counters.retries.fetch_add(1, Ordering::Relaxed);
                 let told = self.within_chunk(error, &chunk);

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::events::refuse_in_callback;
 use super::options::Recovery;
@@ -157,10 +157,9 @@ impl Batch {
     fn try_again(&self, chunk: &mut Chunk, error: &Error) -> Option<Instant> {
         let settings = &self.core.settings;
         match settings.recovery {
-            Recovery::Retry if error.status().is_retryable() && chunk.failures < settings.retry_count => {
-                let factor = 1_u32.checked_shl(chunk.failures).unwrap_or(u32::MAX);
+            Recovery::Retry if settings.may_retry(chunk.failures, error) => {
+                let pause = settings.backoff(chunk.failures);
                 chunk.failures += 1;
-                let pause = settings.retry_backoff.saturating_mul(factor).min(Duration::from_secs(60));
                 Some(Instant::now() + pause)
             }
             Recovery::Fallback if (chunk.reader as usize) + 1 < chunk.source.reader_count() => {

@@ -37,9 +37,9 @@ pub use crate::device::Allocator;
 use crate::error::{Error, Result, quoted};
 use crate::format::{self, Catalogue};
 use crate::io::{Memory, Source};
+pub use crate::residency::LayerState;
 use crate::residency::Owner;
 pub use crate::residency::pressure::{Gauge, Reading};
-pub use crate::residency::LayerState;
 pub use crate::transfer::MAX_WORKERS;
 
 /// An opened model. Dropping it closes it: leases stay valid until they are dropped, nothing new is loaded.

@@ -122,7 +122,8 @@ impl Agenda {
 
     /// Ends `start` with an error, if it goes on and has begun this layer; whether it did.
     pub fn fail(&mut self, layer: usize, error: &Error) -> bool {
-        let goes_on = matches!(self.run, Run::Running(_)) && self.under_way.get(&layer) == Some(&Cause::Run(self.runs_begun));
+        let goes_on =
+            matches!(self.run, Run::Running(_)) && self.under_way.get(&layer) == Some(&Cause::Run(self.runs_begun));
         if goes_on {
             self.run = Run::Failed(error.clone());
         }
@@ -250,7 +251,7 @@ impl Core {
     fn check_fits(&self, layer: usize) -> Result<()> {
         let plan = self.plan(layer)?;
         let ledger = self.residency.lock();
-        let (shared_limit, _) = self.residency.shared(&ledger);
+        let (shared_limit, _) = ledger.shared();
         if plan.charge > shared_limit.min(self.residency.limits().bytes) {
             return Err(self.no_room(ledger, layer, plan.charge));
         }
@@ -374,7 +375,7 @@ impl Core {
             let most_runs =
                 if self.settings.strategy == Strategy::Parallel { self.settings.max_concurrent_loads } else { 1 };
             let Some((wanted, cause)) = agenda.peek(most_runs) else { break };
-            if agenda.is_under_pressure || self.residency.is_anyone_waiting(&ledger) {
+            if agenda.is_under_pressure || ledger.is_anyone_waiting() {
                 wants = Wants::Space;
                 break;
             }
@@ -430,7 +431,7 @@ impl Core {
             }
             LayerState::Loading | LayerState::Partial if !is_there => {
                 // Space is there already, for all of it.
-                return Step::Taken(self.begin(ledger, agenda, wanted, cause, None));
+                return Step::Taken(Some(self.begin(ledger, agenda, wanted, cause, None)));
             }
             LayerState::Absent => {}
             _ => {
@@ -440,7 +441,7 @@ impl Core {
         }
         let plan = match self.plan(layer) {
             Ok(plan) => plan,
-            Err(error) => return Step::Taken(self.give_up(agenda, wanted, cause, error)),
+            Err(error) => return Step::Taken(Some(self.give_up(agenda, wanted, cause, error))),
         };
         let asker = if matches!(cause, Cause::Run(_)) { Asker::Background } else { Asker::Prefetch };
         if asker == Asker::Prefetch {
@@ -448,7 +449,7 @@ impl Core {
             self.residency.set_wants(ledger, Wants::Releases);
         }
         match self.residency.ask(ledger, layer, plan.charge, asker) {
-            Verdict::Granted => Step::Taken(self.begin(ledger, agenda, wanted, cause, Some(plan))),
+            Verdict::Granted => Step::Taken(Some(self.begin(ledger, agenda, wanted, cause, Some(plan)))),
             Verdict::Evict(drained) => {
                 let core = self.clone();
                 Step::Blocked(Wants::Releases, Some(Box::new(move || core.finish_all(drained))))
@@ -465,7 +466,7 @@ impl Core {
                     bytes: plan.charge,
                     found: "limits that it never fits".to_owned(),
                 };
-                Step::Taken(self.give_up(agenda, wanted, cause, error))
+                Step::Taken(Some(self.give_up(agenda, wanted, cause, error)))
             }
         }
     }
@@ -478,20 +479,19 @@ impl Core {
         wanted: Wanted,
         cause: Cause,
         granted: Option<Plan>,
-    ) -> Option<Errand> {
+    ) -> Errand {
         agenda.pop(wanted, cause);
         agenda.under_way.insert(wanted.layer, cause);
         let epoch = ledger.cancels();
         let core = self.clone();
-        self.counters.prefetches.fetch_add(1, Ordering::Relaxed);
-        Some(Box::new(move || core.load_in_background(wanted, cause, granted, epoch)))
+        Box::new(move || core.load_in_background(wanted, cause, granted, epoch))
     }
 
-    fn give_up(self: &Arc<Core>, agenda: &mut Agenda, wanted: Wanted, cause: Cause, error: Error) -> Option<Errand> {
+    fn give_up(self: &Arc<Core>, agenda: &mut Agenda, wanted: Wanted, cause: Cause, error: Error) -> Errand {
         agenda.pop(wanted, cause);
         agenda.under_way.insert(wanted.layer, cause);
         let core = self.clone();
-        Some(Box::new(move || core.layer_failed(wanted.layer, &error)))
+        Box::new(move || core.layer_failed(wanted.layer, &error))
     }
 
     /// Makes the space that was granted, and queues what is missing.
@@ -527,6 +527,7 @@ impl Core {
             self.agenda().put_back(wanted, cause);
         }
         let expected = self.expect_missing(&mut ledger, layer, wanted.tensor);
+        self.counters.prefetches.fetch_add(u64::from(!expected.chunks.is_empty()), Ordering::Relaxed);
         let is_idle = self.residency.snapshot(layer).state != LayerState::Loading;
         if is_idle {
             self.agenda().settled(layer);

@@ -164,6 +164,11 @@ impl<S> Ledger<S> {
         self.charged
     }
 
+    /// How many layers take space now.
+    pub fn layer_count(&self) -> usize {
+        self.tenants.len()
+    }
+
     /// The most that its layers took of the limits at once, in bytes.
     pub fn peak_charged_bytes(&self) -> u64 {
         self.peak_charged

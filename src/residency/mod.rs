@@ -162,6 +162,23 @@ impl<S> DerefMut for Locked<'_, S> {
     }
 }
 
+impl<S> Locked<'_, S> {
+    /// Whether everyone in front of this place lets others pass.
+    pub fn is_turn_of(&self, place: u64) -> bool {
+        self.state.is_turn_of(place)
+    }
+
+    /// Whether an acquire of any loader waits for space.
+    pub fn is_anyone_waiting(&self) -> bool {
+        self.state.is_anyone_waiting()
+    }
+
+    /// The pool's limit and charge, in bytes.
+    pub fn shared(&self) -> (u64, u64) {
+        (self.state.limit, self.state.charged)
+    }
+}
+
 static NEXT_LEDGER: AtomicU64 = AtomicU64::new(0);
 
 /// Nanoseconds since a moment that stays the same as long as the process.
@@ -346,19 +363,9 @@ impl<S> Residency<S> {
         self.pool.notify(&mut ledger.state);
     }
 
-    /// Whether everyone in front of this place lets others pass.
-    pub fn is_turn_of(&self, ledger: &Locked<'_, S>, place: u64) -> bool {
-        ledger.state.is_turn_of(place)
-    }
-
     /// Notes that a place is held up by others' releases, so that those behind it have their turn.
     pub fn hold_up(&self, ledger: &mut Locked<'_, S>, place: u64) {
         self.pool.hold_up(&mut ledger.state, place);
-    }
-
-    /// Whether an acquire of any loader waits for space.
-    pub fn is_anyone_waiting(&self, ledger: &Locked<'_, S>) -> bool {
-        ledger.state.is_anyone_waiting()
     }
 
     /// Starts taking a layer's space back: from now on no acquire finds its bytes. `Err` says who holds it.
@@ -391,11 +398,6 @@ impl<S> Residency<S> {
         let state = &ledger.state;
         let taken = state.taken(self.id).into_iter();
         taken.filter_map(|(id, taken)| Some((state.ledgers.get(&id)?.owner.clone(), taken))).collect()
-    }
-
-    /// The pool's limit and charge, in bytes.
-    pub fn shared(&self, ledger: &Locked<'_, S>) -> (u64, u64) {
-        (ledger.state.limit, ledger.state.charged)
     }
 
     /// The loader's own limits.

@@ -32,7 +32,8 @@ struct Workers {
 }
 
 struct Lines {
-    lines: VecDeque<Line>,
+    /// Whoever is first has the next turn.
+    ring: VecDeque<Line>,
     errands: VecDeque<Errand>,
     threads: usize,
 }
@@ -84,17 +85,17 @@ impl Line {
 
 impl Lines {
     const fn new() -> Lines {
-        Lines { lines: VecDeque::new(), errands: VecDeque::new(), threads: 0 }
+        Lines { ring: VecDeque::new(), errands: VecDeque::new(), threads: 0 }
     }
 
     fn find(&mut self, queue: u64) -> Option<&mut Line> {
-        self.lines.iter_mut().find(|line| line.queue == queue)
+        self.ring.iter_mut().find(|line| line.queue == queue)
     }
 
     /// The line of a queue, made where there is none.
     fn line(&mut self, queue: &Queue, customer: &Arc<dyn Customer>) -> &mut Line {
-        let place = self.lines.iter().position(|line| line.queue == queue.id).unwrap_or_else(|| {
-            self.lines.push_back(Line {
+        let place = self.ring.iter().position(|line| line.queue == queue.id).unwrap_or_else(|| {
+            self.ring.push_back(Line {
                 queue: queue.id,
                 limit: queue.limit,
                 customer: customer.clone(),
@@ -103,15 +104,15 @@ impl Lines {
                 later: Vec::new(),
                 running: 0,
             });
-            self.lines.len() - 1
+            self.ring.len() - 1
         });
-        &mut self.lines[place]
+        &mut self.ring[place]
     }
 
     /// The line whose turn it is: one with urgent chunks, else any.
     fn runnable(&self) -> Option<usize> {
-        let urgent = self.lines.iter().position(|line| line.may_run() && !line.urgent.is_empty());
-        let any = || self.lines.iter().position(|line| line.may_run() && !line.background.is_empty());
+        let urgent = self.ring.iter().position(|line| line.may_run() && !line.urgent.is_empty());
+        let any = || self.ring.iter().position(|line| line.may_run() && !line.background.is_empty());
         urgent.or_else(any)
     }
 
@@ -125,24 +126,24 @@ impl Lines {
             return Some(Work::Errand(errand));
         }
         self.resume();
-        let mut line = self.lines.remove(self.runnable()?)?;
+        let mut line = self.ring.remove(self.runnable()?)?;
         let chunk = line.urgent.pop_front().or_else(|| line.background.pop_front());
         line.running += usize::from(chunk.is_some());
         let found = chunk.map(|chunk| Work::Chunk(line.queue, chunk, line.customer.clone()));
-        self.lines.push_back(line);
+        self.ring.push_back(line);
         found
     }
 
     fn resume(&mut self) {
-        if self.lines.iter().any(|line| !line.later.is_empty()) {
+        if self.ring.iter().any(|line| !line.later.is_empty()) {
             let now = Instant::now();
-            self.lines.iter_mut().for_each(|line| line.resume(now));
+            self.ring.iter_mut().for_each(|line| line.resume(now));
         }
     }
 
     /// When the next chunk is to be tried again.
     fn next_resumption(&self) -> Option<Instant> {
-        self.lines.iter().flat_map(|line| &line.later).map(|(when, _)| *when).min()
+        self.ring.iter().flat_map(|line| &line.later).map(|(when, _)| *when).min()
     }
 
     /// Notes the end of a chunk. A line with nothing left is taken out, to be dropped without the lock.
@@ -152,8 +153,8 @@ impl Lines {
     }
 
     fn take_if_empty(&mut self, queue: u64) -> Option<Line> {
-        let position = self.lines.iter().position(|line| line.queue == queue && line.is_empty())?;
-        self.lines.remove(position)
+        let position = self.ring.iter().position(|line| line.queue == queue && line.is_empty())?;
+        self.ring.remove(position)
     }
 
     /// Brings the number of threads up. Fewer than wanted will do; none will not.
@@ -172,7 +173,7 @@ impl Lines {
     }
 
     fn wanted_threads(&self, more: usize) -> usize {
-        (self.lines.iter().map(Line::wants).sum::<usize>() + more).min(MAX_WORKERS)
+        (self.ring.iter().map(Line::wants).sum::<usize>() + more).min(MAX_WORKERS)
     }
 }
 

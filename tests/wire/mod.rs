@@ -113,9 +113,9 @@ impl Wire {
             std::thread::sleep(Duration::from_micros(latency));
         }
         let bandwidth = self.bandwidth.load(Ordering::SeqCst);
-        if bandwidth > 0 {
+        if let Some(time) = (bytes as u64).checked_div(bandwidth) {
             let _line = self.line.lock().unwrap();
-            std::thread::sleep(Duration::from_micros(bytes as u64 / bandwidth));
+            std::thread::sleep(Duration::from_micros(time));
         }
     }
 }

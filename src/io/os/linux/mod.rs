@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions, UncheckedAdvice};
 
 /// Whether a file is one that can be read at any offset; else what it is.
 pub enum FileKind {
@@ -124,6 +124,9 @@ pub fn cached_pages(file: &File, range: Range<u64>) -> Option<(usize, usize)> {
     if length == 0 {
         return None;
     }
+    if let Some(cached) = cached_pages_by_statistics(file, start, length as u64) {
+        return Some((cached, length.div_ceil(page as usize)));
+    }
     let mut pages = vec![0_u8; length.div_ceil(page as usize)];
     // SAFETY: a new mapping at an address of the kernel's choice; no byte of it is ever accessed.
     let address = unsafe {
@@ -146,6 +149,20 @@ pub fn cached_pages(file: &File, range: Range<u64>) -> Option<(usize, usize)> {
     (status == 0).then(|| (pages.iter().filter(|flags| **flags & 1 != 0).count(), pages.len()))
 }
 
+/// What `cachestat(2)` says, which kernels have from 6.5 on: several times quicker, for it maps nothing.
+fn cached_pages_by_statistics(file: &File, start: u64, length: u64) -> Option<usize> {
+    // The number is the same on every architecture that Rust knows (include/uapi/asm-generic/unistd.h).
+    const SYS_CACHESTAT: libc::c_long = 451;
+    // As in the kernel's include/uapi/linux/mman.h: offset and length; then cached pages and four other counts.
+    let range = [start, length];
+    let mut statistics = [0_u64; 5];
+    // SAFETY: the descriptor is open, and both structs are as the call expects them.
+    let status = unsafe {
+        libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), range.as_ptr(), statistics.as_mut_ptr(), 0)
+    };
+    (status == 0).then_some(statistics[0] as usize)
+}
+
 /// Starts reading a range into the page cache. The kernel takes only a little at a time: ask for 1 to 4 MiB.
 pub fn will_need(file: &File, range: Range<u64>) {
     let length = (range.end - range.start) as libc::off_t;
@@ -158,6 +175,11 @@ pub fn map(file: &File, length: usize) -> io::Result<Mmap> {
     // SAFETY: the mapping is only handed out as raw pointers, whose readers are told that the file may change; this
     // library reads through it only after `populate` has said that the pages are there.
     unsafe { MmapOptions::new().len(length).map(file) }
+}
+
+/// Asks for large pages, of which fewer have to be faulted in. Advice only: without them it is slower, and no different.
+pub fn prefer_large_pages(memory: &MmapMut) {
+    let _ = memory.advise(Advice::HugePage);
 }
 
 /// Faults pages in ahead of use. A range past the end of a file that was cut is an error, not a signal.
