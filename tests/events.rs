@@ -19,12 +19,12 @@ const LAYER: usize = 64 << 10;
 struct Record(Arc<Mutex<Vec<Event>>>);
 
 impl Record {
-    fn listener(&self, mut answer: impl FnMut(&Event) -> Answer + Send + 'static) -> Option<Listener> {
+    fn listener(&self, mut answer: impl FnMut(&Event) -> Answer + Send + 'static) -> Listener {
         let record = self.clone();
-        Some(Box::new(move |event| {
+        Box::new(move |event| {
             record.0.lock().unwrap().push(event.clone());
             answer(event)
-        }))
+        })
     }
 
     fn all(&self) -> Vec<Event> {
@@ -71,7 +71,7 @@ fn events_come_in_order_and_fully_loaded_once() {
         wire.latency.store(300, Ordering::SeqCst);
         let record = Record::default();
         let loader =
-            wire.open(Options { strategy, on_event: record.listener(|_| Answer::Default), ..Options::default() });
+            wire.open(Options { strategy, on_event: Some(record.listener(|_| Answer::Default)), ..Options::default() });
         assert_eq!(loader.stage(), Stage::Opening);
         loader.start().unwrap();
         loader.wait(None).unwrap();
@@ -90,7 +90,7 @@ fn events_come_in_order_and_fully_loaded_once() {
 fn events_on_demand_come_too() {
     let record = Record::default();
     let loader =
-        Wire::layers(5, LAYER).open(Options { on_event: record.listener(|_| Answer::Default), ..Options::default() });
+        Wire::layers(5, LAYER).open(Options { on_event: Some(record.listener(|_| Answer::Default)), ..Options::default() });
     for layer in [4, 0, 2, 1, 3] {
         drop(loader.acquire_layer(layer).unwrap());
     }
@@ -106,7 +106,7 @@ fn next_event_gives_the_same_sequence() {
     // One layer at a time, each told before the next one is wanted, so that nothing is told as one.
     let record = Record::default();
     let wire = Wire::layers(5, LAYER);
-    let loader = wire.open(Options { on_event: record.listener(|_| Answer::Default), ..Options::default() });
+    let loader = wire.open(Options { on_event: Some(record.listener(|_| Answer::Default)), ..Options::default() });
     let pulled = wire.open(Options::default());
     let mut events = Vec::new();
     for layer in 0..5 {
@@ -171,7 +171,7 @@ fn inside_a_callback_what_can_wait_is_refused_and_prefetch_works() {
             loader.filter(|_| event.kind == EventKind::LayerLoaded && !done.swap(true, Ordering::SeqCst))
         {
             let tensor = loader.tensor_at(1).unwrap();
-            let mut bytes = [std::mem::MaybeUninit::uninit(); LAYER];
+            let mut bytes = vec![std::mem::MaybeUninit::uninit(); LAYER];
             let results = [
                 loader.wait(Some(Duration::from_secs(5))),
                 loader.acquire_layer(0).map(drop),
@@ -190,7 +190,7 @@ fn inside_a_callback_what_can_wait_is_refused_and_prefetch_works() {
         }
         Answer::Default
     });
-    let loader = Arc::new(Wire::layers(4, LAYER).open(Options { on_event: listener, ..Options::default() }));
+    let loader = Arc::new(Wire::layers(4, LAYER).open(Options { on_event: Some(listener), ..Options::default() }));
     *slot.lock().unwrap() = Arc::downgrade(&loader);
     drop(loader.acquire_layer(0).unwrap());
     until(|| loader.layer_info(3).unwrap().state == LayerState::Resident);
@@ -211,7 +211,7 @@ fn progress_may_cancel_and_loading_starts_again() {
             event.kind == EventKind::Progress && event.layers_done >= 3 && wanted.swap(false, Ordering::SeqCst);
         if cancels { Answer::Cancel } else { Answer::Default }
     });
-    let loader = wire.open(Options { strategy: Strategy::Parallel, on_event: listener, ..Options::default() });
+    let loader = wire.open(Options { strategy: Strategy::Parallel, on_event: Some(listener), ..Options::default() });
     loader.start().unwrap();
     assert_eq!(loader.wait(None).unwrap_err().status(), Status::Cancelled);
     assert!(loader.progress() < 1.0);
@@ -237,9 +237,9 @@ fn a_callback_that_sleeps_stalls_nobody() {
         }
         Answer::Default
     });
-    let loader = wire.open(Options { strategy: Strategy::Parallel, on_event: listener, ..Options::default() });
+    let loader = wire.open(Options { strategy: Strategy::Parallel, on_event: Some(listener), ..Options::default() });
     let other_record = Record::default();
-    let other = wire.open(Options { on_event: other_record.listener(|_| Answer::Default), ..Options::default() });
+    let other = wire.open(Options { on_event: Some(other_record.listener(|_| Answer::Default)), ..Options::default() });
     loader.start().unwrap();
     loader.wait(None).unwrap();
     drop(loader.acquire_layer(7).unwrap());
@@ -339,7 +339,7 @@ fn a_callback_that_panics_is_contained() {
         assert!(event.kind != EventKind::LayerLoaded, "a callback's own panic");
         Answer::Default
     });
-    let loader = Wire::layers(3, LAYER).open(Options { on_event: listener, ..Options::default() });
+    let loader = Wire::layers(3, LAYER).open(Options { on_event: Some(listener), ..Options::default() });
     for layer in 0..3 {
         drop(loader.acquire_layer(layer).unwrap());
     }
