@@ -240,6 +240,10 @@ impl Core {
         if ledger.is_closed() {
             return Err(self.closed_error());
         }
+        let mut all = all.peekable();
+        if all.peek().is_some() {
+            self.begin_stage();
+        }
         let mut agenda = self.agenda();
         all.for_each(|wanted| agenda.ask_for(wanted));
         drop((agenda, ledger));
