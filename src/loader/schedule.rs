@@ -328,8 +328,10 @@ impl Core {
             }))),
             Run::Cancelled => Some(Outcome::Known(Err(self.cancelled()))),
             Run::Failed(error) => Some(Outcome::Known(Err(error.clone()))),
-            Run::Running(course) if is_stuck => course.peek().map(Outcome::NoRoom),
-            Run::Running(_) if self.figures().progress() < 1.0 => None,
+            // What was delivered once need not fit a second time.
+            Run::Running(course) if self.figures().progress() < 1.0 => {
+                is_stuck.then(|| course.peek().map(Outcome::NoRoom)).flatten()
+            }
             Run::Running(_) | Run::Ended => Some(Outcome::Known(self.completeness(ledger))),
         }
     }
