@@ -78,6 +78,7 @@ struct Candidate {
 }
 
 /// By how much a layer does not fit.
+#[derive(Clone, Copy)]
 struct Lack {
     shared_bytes: u64,
     own_bytes: u64,
@@ -122,6 +123,7 @@ impl<S> State<S> {
             }
             return Verdict::Granted;
         }
+        let mut whole = lack;
         self.count(asking, &mut lack, |_, now| now.state == LayerState::Draining);
         if lack.is_none() {
             return Verdict::Coming;
@@ -137,10 +139,16 @@ impl<S> State<S> {
         }
         if lack.is_none() {
             let drained: Vec<_> = victims.iter().filter_map(|victim| self.evict(victim.ledger, victim.layer)).collect();
-            return if drained.is_empty() { Verdict::Coming } else { Verdict::Evict(drained) };
+            return match (victims.is_empty(), drained.is_empty()) {
+                (true, _) => Verdict::Coming,
+                // Acquired since they were looked at.
+                (false, true) => Verdict::HeldUp,
+                (false, false) => Verdict::Evict(drained),
+            };
         }
-        self.count(asking, &mut lack, |ledger, now| ledger.limits.reclaims && now.holders() > 0);
-        if lack.is_none() { Verdict::HeldUp } else { Verdict::Full }
+        // Who holds what may have changed since then, and a release since then is announced: whatever may ever go counts.
+        self.count(asking, &mut whole, |ledger, now| ledger.limits.reclaims || now.state == LayerState::Draining);
+        if whole.is_none() { Verdict::HeldUp } else { Verdict::Full }
     }
 
     /// Counts layers of this kind as gone.
