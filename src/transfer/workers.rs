@@ -35,6 +35,8 @@ struct Lines {
     /// Whoever is first has the next turn.
     ring: VecDeque<Line>,
     errands: VecDeque<Errand>,
+    /// Errands that a worker has begun. They may take long: the caller's allocator is asked in them.
+    errands_running: usize,
     threads: usize,
 }
 
@@ -85,7 +87,7 @@ impl Line {
 
 impl Lines {
     const fn new() -> Lines {
-        Lines { ring: VecDeque::new(), errands: VecDeque::new(), threads: 0 }
+        Lines { ring: VecDeque::new(), errands: VecDeque::new(), errands_running: 0, threads: 0 }
     }
 
     fn find(&mut self, queue: u64) -> Option<&mut Line> {
@@ -123,6 +125,7 @@ impl Lines {
     /// The next thing to do: errands, then urgent chunks, and the lines in turn.
     fn next(&mut self) -> Option<Work> {
         if let Some(errand) = self.errands.pop_front() {
+            self.errands_running += 1;
             return Some(Work::Errand(errand));
         }
         self.resume();
@@ -173,7 +176,8 @@ impl Lines {
     }
 
     fn wanted_threads(&self, more: usize) -> usize {
-        (self.ring.iter().map(Line::wants).sum::<usize>() + more).min(MAX_WORKERS)
+        let chunks = self.ring.iter().map(Line::wants).sum::<usize>();
+        (chunks + self.errands.len() + self.errands_running + more).min(MAX_WORKERS)
     }
 }
 
@@ -316,6 +320,7 @@ fn work() {
         let emptied = match work {
             Work::Errand(errand) => {
                 contain(errand);
+                WORKERS.lock().errands_running -= 1;
                 None
             }
             Work::Chunk(queue, chunk, customer) => {
