@@ -1,6 +1,6 @@
 //! How releases, which take no lock, learn that somebody waits for them.
 
-use super::sync::{AtomicBool, Ordering, fence_for_checker};
+use super::sync::{AtomicBool, Ordering};
 
 /// Raised while somebody waits for space.
 ///
@@ -15,7 +15,6 @@ impl Gate {
     /// Before looking at the words, with the lock held.
     pub fn raise(&self) {
         self.raised.store(true, Ordering::SeqCst);
-        fence_for_checker();
     }
 
     /// When nobody waits any more, with the lock held.
@@ -25,7 +24,6 @@ impl Gate {
 
     /// After a word was lowered.
     pub fn is_raised(&self) -> bool {
-        fence_for_checker();
         self.raised.load(Ordering::SeqCst)
     }
 }

@@ -74,7 +74,7 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const LAYER_SHIFT: u32 = COUNT_BITS;
 const STATE_SHIFT: u32 = 2 * COUNT_BITS;
 /// Half of what a count can hold, so that acquires that race past the check do not carry into the next field.
-const MAX_COUNT: u64 = 1 << (COUNT_BITS - 1);
+pub(super) const MAX_COUNT: u64 = 1 << (COUNT_BITS - 1);
 
 /// State and counts of one layer, on a cache line of its own.
 #[derive(Default)]
@@ -145,6 +145,12 @@ impl LayerWord {
             (idle && now.holders() == 0).then_some((LayerState::Draining as u64) << STATE_SHIFT)
         };
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, start).map(|word| Snapshot::of(word).state).map_err(Snapshot::of)
+    }
+
+    /// A layer's word with so many acquires by tensors' handles, absent.
+    #[cfg(all(test, loom))]
+    pub fn with_tensor_holds(holds: u64) -> LayerWord {
+        LayerWord { word: AtomicU64::new(holds), ..LayerWord::default() }
     }
 
     /// Notes when the layer was used.
