@@ -59,12 +59,26 @@ static void count_destroy(void *user_data)
     destroyed++;
 }
 
+static void *allocate_nothing(void *user_data, size_t size, size_t alignment, uint32_t kind, uint32_t ordinal)
+{
+    (void)user_data, (void)size, (void)alignment, (void)kind, (void)ordinal;
+    return NULL;
+}
+
+static void deallocate_nothing(void *user_data, void *memory, size_t size, size_t alignment, uint32_t kind,
+                               uint32_t ordinal)
+{
+    (void)user_data, (void)memory, (void)size, (void)alignment, (void)kind, (void)ordinal;
+}
+
 static void without_handles(void)
 {
     pml_device_info_t device = PML_DEVICE_INFO_INIT;
     pml_loader_t *loader = (pml_loader_t *)&device;
     pml_options_t options = PML_OPTIONS_INIT;
+    pml_allocator_t allocator = PML_ALLOCATOR_INIT;
     pml_rules_t *rules = NULL;
+    pml_budget_t *budget = (pml_budget_t *)&device;
     static const char bytes[4] = "GGUF";
 
     CHECK(pml_last_error() != NULL);
@@ -97,6 +111,13 @@ static void without_handles(void)
     pml_rules_free(rules);
     pml_rules_free(NULL);
 
+    INVALID(pml_budget_new(1, NULL));
+    INVALID(pml_budget_new(0, &budget));
+    CHECK(budget == NULL);
+    EXPECT(PML_STATUS_OK, pml_budget_new(1, &budget));
+    pml_budget_free(budget);
+    pml_budget_free(NULL);
+
     INVALID(pml_loader_open(NULL, NULL, &loader));
     CHECK(loader == NULL);
     INVALID(pml_loader_open("nothing.gguf", NULL, NULL));
@@ -105,13 +126,25 @@ static void without_handles(void)
     INVALID(pml_loader_open("nothing.gguf", &options, NULL));
     EXPECT(PML_STATUS_NOT_FOUND, pml_loader_open("nothing.gguf", &options, &loader));
     CHECK(destroyed == 3);
+    /* An allocator lacks neither function. */
+    options.allocator = &allocator;
+    INVALID(pml_loader_open("nothing.gguf", &options, &loader));
+    allocator.allocate = allocate_nothing;
+    INVALID(pml_loader_open("nothing.gguf", &options, &loader));
+    allocator.allocate = NULL;
+    allocator.deallocate = deallocate_nothing;
+    INVALID(pml_loader_open("nothing.gguf", &options, &loader));
+    allocator.allocate = allocate_nothing;
+    EXPECT(PML_STATUS_NOT_FOUND, pml_loader_open("nothing.gguf", &options, &loader));
+    options.allocator = NULL;
+    CHECK(destroyed == 7);
     options.destroy = NULL;
     INVALID(pml_loader_open_memory(NULL, 4, count_destroy, NULL, NULL, &loader));
     INVALID(pml_loader_open_memory(bytes, 4, count_destroy, NULL, NULL, NULL));
     INVALID(pml_loader_open_memory(bytes, SIZE_MAX, count_destroy, NULL, NULL, &loader));
     EXPECT(PML_STATUS_TRUNCATED, pml_loader_open_memory(bytes, 4, count_destroy, NULL, NULL, &loader));
     EXPECT(PML_STATUS_UNSUPPORTED, pml_loader_open_memory(bytes, 0, NULL, NULL, NULL, &loader));
-    CHECK(destroyed == 7);
+    CHECK(destroyed == 11);
     CHECK(loader == NULL);
     pml_loader_free(NULL);
     pml_tensor_free(NULL);
@@ -124,10 +157,12 @@ static void without_loader(void)
     pml_metadata_info_t value = PML_METADATA_INFO_INIT;
     pml_tensor_info_t info = PML_TENSOR_INFO_INIT;
     pml_view_t view = PML_VIEW_INIT;
+    pml_event_t event = PML_EVENT_INIT;
     pml_tensor_t *tensor = (pml_tensor_t *)&view;
     size_t index = 0;
     const char *name = "x";
     uint64_t u = 0;
+    void *dst = &u;
     int64_t i = 0;
     double f = 0;
     bool b = false;
@@ -135,6 +170,14 @@ static void without_loader(void)
     CHECK(pml_loader_layer_count(NULL) == 0);
     CHECK(pml_loader_tensor_count(NULL) == 0);
     CHECK(pml_loader_metadata_count(NULL) == 0);
+    CHECK(pml_loader_progress(NULL) == 0.0);
+    CHECK(!pml_loader_is_fully_loaded(NULL));
+    CHECK(pml_loader_stage(NULL) == PML_STAGE_OPENING);
+    INVALID(pml_loader_start(NULL));
+    INVALID(pml_loader_wait(NULL, 0));
+    INVALID(pml_loader_cancel(NULL));
+    INVALID(pml_loader_next_event(NULL, 0, &event));
+    INVALID(pml_loader_load_into(NULL, &tensor, &dst, &index, 1, PML_STREAM_HOST));
     INVALID(pml_loader_stats(NULL, &stats));
     INVALID(pml_loader_verify(NULL, 0, NULL, NULL));
     INVALID(pml_loader_layer_info(NULL, 0, &layer));
@@ -178,6 +221,7 @@ static void without_loader(void)
 static void with_loader(pml_loader_t *loader)
 {
     pml_tensor_t *tensor = NULL;
+    pml_tensor_t *none = NULL;
     size_t index = 0;
     size_t scalar;
     size_t strings;
@@ -185,7 +229,12 @@ static void with_loader(pml_loader_t *loader)
     const char *name = NULL;
     const char *text = NULL;
     uint64_t u = 0;
+    void *dst = NULL;
+    char memory[16];
+    size_t dst_size = 0;
     pml_metadata_info_t value = PML_METADATA_INFO_INIT;
+    pml_tensor_info_t info = PML_TENSOR_INFO_INIT;
+    pml_event_t event = PML_EVENT_INIT;
 
     EXPECT(PML_STATUS_OK, pml_loader_metadata_find(loader, "general.architecture", &value));
     scalar = value.index;
@@ -194,6 +243,13 @@ static void with_loader(pml_loader_t *loader)
     EXPECT(PML_STATUS_OK, pml_loader_metadata_find(loader, "tokenizer.ggml.token_type", &value));
     numbers = value.index;
 
+    INVALID(pml_loader_wait(loader, -2));
+    EXPECT(PML_STATUS_INVALID_STATE, pml_loader_wait(loader, -1));
+    INVALID(pml_loader_next_event(loader, 0, NULL));
+    INVALID(pml_loader_next_event(loader, -2, &event));
+    EXPECT(PML_STATUS_TIMED_OUT, pml_loader_next_event(loader, 0, &event));
+    event.struct_size = 3;
+    INVALID(pml_loader_next_event(loader, 0, &event));
     INVALID(pml_loader_stats(loader, NULL));
     INVALID(pml_loader_layer_info(loader, 0, NULL));
     INVALID(pml_loader_layer_tensor(loader, 0, 0, NULL));
@@ -242,7 +298,28 @@ static void with_loader(pml_loader_t *loader)
     INVALID(pml_tensor_read(tensor, 0, NULL, 1));
     EXPECT(PML_STATUS_OK, pml_tensor_read(tensor, 0, NULL, 0));
     EXPECT(PML_STATUS_OK, pml_tensor_release(tensor, NULL));
+
+    EXPECT(PML_STATUS_OK, pml_tensor_get_info(tensor, &info));
+    dst_size = (size_t)info.bytes;
+    INVALID(pml_loader_load_into(loader, NULL, &dst, &dst_size, 1, NULL));
+    INVALID(pml_loader_load_into(loader, &tensor, NULL, &dst_size, 1, NULL));
+    INVALID(pml_loader_load_into(loader, &tensor, &dst, NULL, 1, NULL));
+    INVALID(pml_loader_load_into(loader, &tensor, &dst, &dst_size, 1, NULL));
+    INVALID(pml_loader_load_into(loader, &none, &dst, &dst_size, 1, NULL));
+    dst = memory;
+    INVALID(pml_loader_load_into(loader, &tensor, &dst, &dst_size, 1, &u));
+    dst_size = sizeof memory;
+    INVALID(pml_loader_load_into(loader, &tensor, &dst, &dst_size, 1, NULL));
+    dst_size = SIZE_MAX;
+    INVALID(pml_loader_load_into(loader, &tensor, &dst, &dst_size, 1, NULL));
+    EXPECT(PML_STATUS_OK, pml_loader_load_into(loader, NULL, NULL, NULL, 0, NULL));
     pml_tensor_free(tensor);
+
+    EXPECT(PML_STATUS_OK, pml_loader_cancel(loader));
+    EXPECT(PML_STATUS_OK, pml_loader_start(loader));
+    EXPECT(PML_STATUS_OK, pml_loader_wait(loader, -1));
+    CHECK(pml_loader_progress(loader) == 1.0 && pml_loader_is_fully_loaded(loader));
+    CHECK(pml_loader_stage(loader) == PML_STAGE_DONE);
 }
 
 int main(int argc, char **argv)
@@ -258,6 +335,7 @@ int main(int argc, char **argv)
     INIT_AGREES(pml_metadata_info_t, pml_metadata_info_init, PML_METADATA_INFO_INIT);
     INIT_AGREES(pml_stats_t, pml_stats_init, PML_STATS_INIT);
     INIT_AGREES(pml_event_t, pml_event_init, PML_EVENT_INIT);
+    INIT_AGREES(pml_allocator_t, pml_allocator_init, PML_ALLOCATOR_INIT);
     without_handles();
     without_loader();
     EXPECT(PML_STATUS_OK, pml_loader_open(argv[1], NULL, &loader));

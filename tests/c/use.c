@@ -57,6 +57,7 @@ static void struct_sizes(void)
     CHECK(sizeof(pml_metadata_info_t) == 48);
     CHECK(sizeof(pml_stats_t) == 192);
     CHECK(sizeof(pml_event_t) == 96);
+    CHECK(sizeof(pml_allocator_t) == 32);
 }
 
 static void metadata(pml_loader_t *loader)
@@ -291,10 +292,52 @@ static void ends(const char *path)
     wait_for_destroy();
 }
 
+static int32_t ignore_event(void *user_data, const pml_event_t *event)
+{
+    (void)user_data, (void)event;
+    return 0;
+}
+
+static void ignore_line(void *user_data, uint32_t level, const char *message, size_t message_length)
+{
+    (void)user_data, (void)level, (void)message, (void)message_length;
+}
+
+static void *allocate(void *user_data, size_t size, size_t alignment, uint32_t kind, uint32_t ordinal)
+{
+    void *memory = NULL;
+    (void)user_data;
+    CHECK(kind == PML_DEVICE_HOST && ordinal == 0);
+    return posix_memalign(&memory, alignment, size) == 0 ? memory : NULL;
+}
+
+static void deallocate(void *user_data, void *memory, size_t size, size_t alignment, uint32_t kind, uint32_t ordinal)
+{
+    (void)user_data, (void)size, (void)alignment, (void)kind, (void)ordinal;
+    free(memory);
+}
+
+/* Opens, and acquires a layer. */
+static void serve(int line, const char *path, pml_options_t *options)
+{
+    pml_loader_t *loader = NULL;
+    pml_status_t status = pml_loader_open(path, options, &loader);
+    if (status == PML_STATUS_OK) status = pml_loader_acquire_layer(loader, 1, NULL, -1);
+    if (status != PML_STATUS_OK) {
+        fprintf(stderr, "line %d: %s: %s\n", line, pml_status_name(status), pml_last_error());
+        exit(1);
+    }
+    pml_loader_free(loader);
+}
+
 static void options_answered(const char *path)
 {
     pml_options_t options = PML_OPTIONS_INIT;
+    pml_allocator_t allocator = PML_ALLOCATOR_INIT;
+    pml_allocator_t half = PML_ALLOCATOR_INIT;
+    pml_budget_t *budget = NULL;
     pml_loader_t *loader = NULL;
+    uint32_t i;
     union {
         pml_options_t options;
         unsigned char bytes[sizeof(pml_options_t) + 8];
@@ -308,34 +351,65 @@ static void options_answered(const char *path)
         CHECK(strstr(pml_last_error(), #field) != NULL);                     \
         pml_options_init(&options, sizeof options);                          \
     } while (0)
+#define SERVED(field, value)                        \
+    do {                                            \
+        options.field = (value);                    \
+        serve(__LINE__, path, &options);            \
+        pml_options_init(&options, sizeof options); \
+    } while (0)
+    allocator.allocate = allocate;
+    allocator.deallocate = deallocate;
+    half.allocate = allocate;
+    OK(pml_budget_new(64 << 20, &budget));
+
+    /* Not served by this version. */
     REFUSED(device, "cuda:0", PML_STATUS_UNSUPPORTED);
-    REFUSED(device, "toaster", PML_STATUS_INVALID_ARGUMENT);
-    REFUSED(strategy, PML_STRATEGY_PREFETCH, PML_STATUS_UNSUPPORTED);
-    REFUSED(strategy, 77, PML_STATUS_INVALID_ARGUMENT);
-    REFUSED(max_concurrent_loads, 4, PML_STATUS_UNSUPPORTED);
-    REFUSED(prefetch_count, 2, PML_STATUS_UNSUPPORTED);
-    REFUSED(unload, PML_UNLOAD_LRU, PML_STATUS_UNSUPPORTED);
-    REFUSED(max_loaded_layers, 1, PML_STATUS_UNSUPPORTED);
-    REFUSED(memory_budget, 1, PML_STATUS_UNSUPPORTED);
-    REFUSED(budget, (pml_budget_t *)&options, PML_STATUS_UNSUPPORTED);
-    REFUSED(io, 9, PML_STATUS_INVALID_ARGUMENT);
-    REFUSED(workers, 100000, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(device, "hip:0", PML_STATUS_UNSUPPORTED);
     REFUSED(alignment, 64, PML_STATUS_UNSUPPORTED);
     REFUSED(tail_padding, 64, PML_STATUS_UNSUPPORTED);
-    REFUSED(layer_order, 6, PML_STATUS_INVALID_ARGUMENT);
-    REFUSED(recovery, PML_RECOVERY_SKIP, PML_STATUS_UNSUPPORTED);
-    REFUSED(allocator, (const pml_allocator_t *)&options, PML_STATUS_UNSUPPORTED);
-    REFUSED(retry_count, 1, PML_STATUS_UNSUPPORTED);
-    REFUSED(retry_backoff_ms, 1, PML_STATUS_UNSUPPORTED);
-    REFUSED(pressure_threshold, 1, PML_STATUS_UNSUPPORTED);
-    REFUSED(on_layer_loaded, count_event, PML_STATUS_UNSUPPORTED);
-    REFUSED(on_progress, count_event, PML_STATUS_UNSUPPORTED);
-    REFUSED(on_fully_loaded, count_event, PML_STATUS_UNSUPPORTED);
-    REFUSED(on_error, count_event, PML_STATUS_UNSUPPORTED);
-    REFUSED(log_level, PML_LOG_DEBUG, PML_STATUS_UNSUPPORTED);
     REFUSED(cache_path, "/nowhere", PML_STATUS_UNSUPPORTED);
+    /* Served by none. */
+    REFUSED(device, "toaster", PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(strategy, 4, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(max_concurrent_loads, 0, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(unload, 3, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(max_loaded_layers, 0, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(max_loaded_layers, -2, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(io, 9, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(workers, 100000, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(layer_order, 6, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(recovery, 4, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(allocator, &half, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(log_level, 4, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(reserved, 1, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(struct_size, 4, PML_STATUS_INVALID_ARGUMENT);
+    /* Served, each by itself. */
+    SERVED(device, "auto");
+    for (i = 0; i <= PML_STRATEGY_PREFETCH; i++) SERVED(strategy, i);
+    SERVED(max_concurrent_loads, 1);
+    SERVED(max_concurrent_loads, UINT32_MAX);
+    SERVED(prefetch_count, 0);
+    SERVED(prefetch_count, UINT32_MAX);
+    for (i = 0; i <= PML_UNLOAD_LRU; i++) SERVED(unload, i);
+    SERVED(max_loaded_layers, 1);
+    SERVED(max_loaded_layers, INT64_MAX);
+    SERVED(memory_budget, UINT64_MAX);
+    SERVED(budget, budget);
+    SERVED(workers, 64);
+    for (i = 0; i <= PML_LAYER_ORDER_FILE; i++) SERVED(layer_order, i);
+    for (i = 0; i <= PML_RECOVERY_SKIP; i++) SERVED(recovery, i);
+    SERVED(allocator, &allocator);
+    SERVED(retry_count, 0);
+    SERVED(retry_count, UINT32_MAX);
+    SERVED(retry_backoff_ms, UINT32_MAX);
+    SERVED(pressure_threshold, 1);
+    SERVED(on_layer_loaded, ignore_event);
+    SERVED(on_progress, ignore_event);
+    SERVED(on_fully_loaded, ignore_event);
+    SERVED(on_error, ignore_event);
+    SERVED(log, ignore_line);
+    for (i = 0; i <= PML_LOG_DEBUG; i++) SERVED(log_level, i);
+    pml_budget_free(budget);
 
     pml_options_init(&longer.options, sizeof longer);
     OK(pml_loader_open(path, &longer.options, &loader));
