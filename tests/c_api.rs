@@ -53,6 +53,13 @@ fn an_engine_in_c_gets_its_tensors() {
 }
 
 #[test]
+fn an_engine_in_c_loads_as_it_goes() {
+    let program = build("tests/c/progressive.c");
+    alone(&program);
+    under_valgrind(&program);
+}
+
+#[test]
 fn the_example_in_c_visits_every_layer() {
     let program = build("examples/lazy.c");
     let printed = run(Command::new(&program.executable).arg(&program.model));
