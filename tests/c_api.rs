@@ -69,6 +69,15 @@ fn the_example_in_c_visits_every_layer() {
 }
 
 #[test]
+fn the_example_of_an_own_strategy_visits_odd_layers_first() {
+    let program = build("examples/own_strategy.c");
+    let printed = run(Command::new(&program.executable).arg(&program.model));
+    let layers: Vec<&str> = printed.lines().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(layers, ["blk.0", "blk.2", "output", "token_embd", "blk.1", "blk.3"], "{printed}");
+    under_valgrind(&program);
+}
+
+#[test]
 fn every_declared_function_is_called_by_the_null_test() {
     let calls = std::fs::read_to_string(root().join("tests/c/null.c")).unwrap();
     let header = std::fs::read_to_string(root().join("include/pml.h")).unwrap();
