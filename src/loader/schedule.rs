@@ -294,7 +294,12 @@ impl Core {
             }
             if let Some(outcome) = self.outcome(&ledger) {
                 return match outcome {
-                    Outcome::Known(result) => result,
+                    Outcome::Known(result) => {
+                        drop(ledger);
+                        // Whoever brought the last byte may not have come so far.
+                        self.note_if_complete();
+                        result
+                    }
                     Outcome::NoRoom(layer) => {
                         let bytes = self.layers.bytes(layer);
                         Err(self.no_room(ledger, layer, bytes))
@@ -579,8 +584,9 @@ impl Core {
         agenda.shrink();
         ledger.shrink();
         self.residency.notify(&mut ledger);
-        drop((agenda, ledger));
+        // With the lock held: whoever comes after this finds it done.
         self.mailbox().set_stage(Stage::Done);
+        drop((agenda, ledger));
         self.log(LogLevel::Info, || "every tensor was delivered".to_owned());
         self.mailbox().tell_fully_loaded();
     }
