@@ -89,8 +89,8 @@ fn events_come_in_order_and_fully_loaded_once() {
 #[test]
 fn events_on_demand_come_too() {
     let record = Record::default();
-    let loader =
-        Wire::layers(5, LAYER).open(Options { on_event: Some(record.listener(|_| Answer::Default)), ..Options::default() });
+    let loader = Wire::layers(5, LAYER)
+        .open(Options { on_event: Some(record.listener(|_| Answer::Default)), ..Options::default() });
     for layer in [4, 0, 2, 1, 3] {
         drop(loader.acquire_layer(layer).unwrap());
     }

@@ -209,8 +209,7 @@ impl<S> Ledger<S> {
     pub(super) fn move_in(&mut self, layer: usize, charge: u64, now: u64) {
         self.charged += charge;
         self.peak_charged = self.peak_charged.max(self.charged);
-        self.tenants
-            .insert(layer, Tenant { space: None, charge, since: now, loading: 0, loaded: 0, loaded_bytes: 0 });
+        self.tenants.insert(layer, Tenant { space: None, charge, since: now, loading: 0, loaded: 0, loaded_bytes: 0 });
         self.words.set_state(layer, LayerState::Loading);
     }
 

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Gate, Wants};
 use super::ledger::Ledger;
+use super::{Gate, Wants};
 
 /// Whoever a ledger belongs to.
 pub trait Owner: Send + Sync {

@@ -144,7 +144,10 @@ impl LayerWord {
             let idle = matches!(now.state, LayerState::Partial | LayerState::Resident);
             (idle && now.holders() == 0).then_some((LayerState::Draining as u64) << STATE_SHIFT)
         };
-        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, start).map(|word| Snapshot::of(word).state).map_err(Snapshot::of)
+        self.word
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, start)
+            .map(|word| Snapshot::of(word).state)
+            .map_err(Snapshot::of)
     }
 
     /// A layer's word with so many acquires by tensors' handles, absent.

@@ -92,7 +92,9 @@ mod tests {
     #[test]
     fn stalling_is_what_the_kernel_calls_full() {
         let text = |some, full| {
-            format!("some avg10={some} avg60=0.00 avg300=0.00 total=0\nfull avg10={full} avg60=0.00 avg300=0.00 total=0\n")
+            format!(
+                "some avg10={some} avg60=0.00 avg300=0.00 total=0\nfull avg10={full} avg60=0.00 avg300=0.00 total=0\n"
+            )
         };
         assert!(!is_stalling(&text("50.00", "9.99")));
         assert!(is_stalling(&text("50.00", "10.00")));

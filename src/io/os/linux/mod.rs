@@ -157,9 +157,7 @@ fn cached_pages_by_statistics(file: &File, start: u64, length: u64) -> Option<us
     let range = [start, length];
     let mut statistics = [0_u64; 5];
     // SAFETY: the descriptor is open, and both structs are as the call expects them.
-    let status = unsafe {
-        libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), range.as_ptr(), statistics.as_mut_ptr(), 0)
-    };
+    let status = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), range.as_ptr(), statistics.as_mut_ptr(), 0) };
     (status == 0).then_some(statistics[0] as usize)
 }
 
