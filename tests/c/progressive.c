@@ -936,7 +936,7 @@ static void loaded_layers(const char *path)
         OK(pml_loader_release_layer(loader, layer, NULL));
     }
     IS(PML_STATUS_BUDGET, pml_loader_acquire_layer(loader, 2, NULL, -1));
-    SAYS("at most 2 loaded layers");
+    SAYS("2 of 2 loaded layers");
     pml_loader_free(loader);
 
     options.unload = PML_UNLOAD_LRU;
