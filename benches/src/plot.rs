@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
-use plotters::style::FontTransform;
 
-const SIZE: (u32, u32) = (760, 420);
-const GREY: RGBColor = RGBColor(125, 125, 125);
+const SIZE: (u32, u32) = (860, 420);
+/// Of which the chart takes this much, and the names of its lines the rest.
+const CHART_WIDTH: i32 = 660;
+const GREY: RGBColor = RGBColor(118, 118, 118);
 const COLOURS: [RGBColor; 5] = [
     RGBColor(47, 129, 247),
-    RGBColor(125, 125, 125),
+    RGBColor(118, 118, 118),
     RGBColor(217, 119, 6),
     RGBColor(34, 153, 84),
     RGBColor(163, 113, 247),
@@ -61,6 +62,8 @@ impl Chart {
         let mut text = String::new();
         {
             let surface = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+            let (surface, names) = surface.split_horizontally(CHART_WIDTH);
+            self.draw_names(&names);
             let points = || self.lines.iter().flat_map(|line| &line.points);
             let x = self.x.range(points().map(|point| point.0));
             let y = self.y.range(points().map(|point| point.1));
@@ -82,10 +85,9 @@ impl Chart {
         X::CoordDescType: ValueFormatter<f64>,
         Y::CoordDescType: ValueFormatter<f64>,
     {
-        let font = |size: i32| ("sans-serif", size).into_font().transform(FontTransform::None).color(&GREY);
         let mut chart = ChartBuilder::on(surface)
             .margin(12)
-            .margin_right(30)
+            .margin_right(24)
             .x_label_area_size(46)
             .y_label_area_size(64)
             .caption(self.title, font(20))
@@ -106,25 +108,30 @@ impl Chart {
             .y_desc(self.y.name)
             .draw()
             .expect("a drawn chart");
-        for (line, colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
-            if line.points.is_empty() {
-                continue;
-            }
-            chart
-                .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(2)).point_size(3))
-                .expect("a drawn chart")
-                .label(&line.name)
-                .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+        for (line, colour) in self.coloured() {
+            let points = line.points.iter().copied();
+            chart.draw_series(LineSeries::new(points, colour.stroke_width(2)).point_size(3)).expect("a drawn chart");
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .label_font(font(14))
-            .border_style(TRANSPARENT)
-            .background_style(TRANSPARENT)
-            .draw()
-            .expect("a drawn chart");
     }
+
+    /// The lines' names, beside the chart, where no line runs through them.
+    fn draw_names(&self, surface: &Surface<'_>) {
+        for ((line, colour), y) in self.coloured().zip((60..).step_by(24)) {
+            let stroke = PathElement::new([(0, y), (18, y)], colour.stroke_width(3));
+            surface.draw(&stroke).expect("a drawn chart");
+            let name = Text::new(line.name.as_str(), (26, y - 7), font(14));
+            surface.draw(&name).expect("a drawn chart");
+        }
+    }
+
+    /// The lines that have points, and their colours.
+    fn coloured(&self) -> impl Iterator<Item = (&Line, RGBColor)> {
+        self.lines.iter().zip(COLOURS).filter(|(line, _)| !line.points.is_empty())
+    }
+}
+
+fn font(size: i32) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&GREY)
 }
 
 /// A number with as many digits as a tick needs.

@@ -73,7 +73,7 @@ impl Report {
         text.push_str("`benches/run` wrote this, on ");
         text.push_str(&machine::description());
         text.push_str(
-            ". Ratios are times, ours by the other's: below 1 is faster. Both sides of a ratio ran in turn in one \
+            ".\n\nRatios are times, ours by the other's: below 1 is faster. Both sides of a ratio ran in turn in one \
              run, and it is the median of the rounds' ratios; ratios travel better than times.\n",
         );
         for section in &self.sections {
@@ -112,7 +112,7 @@ impl Row {
     fn ratio_text(&self) -> String {
         match self.ratio {
             None => String::new(),
-            Some(ratio) if ratio < 0.1 => format!("{ratio:.4}"),
+            Some(ratio) if ratio < 0.1 => format!("1/{:.0}", ratio.recip()),
             Some(ratio) => format!("{ratio:.2}"),
         }
     }
