@@ -21,11 +21,11 @@ const COUNTS: [usize; 3] = [1_000, 10_000, 50_000];
 pub fn measure(folder: &Path, report: &mut Report) {
     report.section("Opening a model");
     report.note(
-        "The file is in the page cache; closing it is not counted. libpml is called through its C functions and groups \
-         the tensors into layers besides. It points at a vocabulary's strings and indexes them when they are first \
-         asked for; the others decode them all at once. The limit is the bytes of the headers by the rate of one \
-         `read()` of them into memory that was touched before. llama.cpp's reader is `gguf_init_from_file` with `no_alloc` and without a \
-         `ggml_context`.",
+        "The file is in the page cache; closing it is not counted. libpml is called through its C functions and \
+         groups the tensors into layers besides. It steps over a vocabulary's strings and indexes them when they are \
+         first asked for; llama.cpp and candle copy each at once, and PyPI's gguf makes views of each. The limit is \
+         the bytes of the headers by the rate of one `read()` of them into memory that was touched before. \
+         llama.cpp's reader is `gguf_init_from_file` with `no_alloc` and without a `ggml_context`.",
     );
     let mut peers = peers();
     let path = models::vocabulary(folder);
