@@ -19,6 +19,22 @@ pub fn description() -> String {
     format!("{kind} with {cores} of {processor}, {memory}, Linux {}; load average {load} at the end", kernel.trim())
 }
 
+/// Begins to watch the process's memory anew, where the system allows it; the bytes it has now.
+pub fn start_peak() -> Option<u64> {
+    // 5 resets the peak.
+    std::fs::write("/proc/self/clear_refs", "5").ok()?;
+    status("VmRSS")
+}
+
+/// The most bytes of memory that the process had since `start_peak`, mapped pages among them.
+pub fn peak() -> Option<u64> {
+    status("VmHWM")
+}
+
+fn status(name: &str) -> Option<u64> {
+    Some(kilobytes("/proc/self/status", name)? << 10)
+}
+
 fn field(file: &str, name: &str) -> Option<String> {
     let text = read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))?;

@@ -1,6 +1,6 @@
 //! Measures libpml against its limits and against others, and writes `benches/report`: start it with `benches/run`.
 //!
-//! Named parts (`open`, `acquire`) are measured alone, and nothing is written then.
+//! Named parts (`open`, `acquire`, `passes`, `overlap`) are measured alone, and nothing is written then.
 //!
 //! Machines are noisy, so whatever is compared runs in turn with the other side in one run, and the median of the
 //! ratios counts, not the ratio of medians.
@@ -11,6 +11,8 @@ mod machine;
 mod measure;
 mod models;
 mod open;
+mod overlap;
+mod passes;
 mod peers;
 mod plot;
 mod report;
@@ -22,7 +24,12 @@ use report::Report;
 /// Measures one part of what the library does, with models in a folder of its own.
 type Part = fn(&Path, &mut Report);
 
-const PARTS: [(&str, Part); 2] = [("open", open::measure), ("acquire", acquire::measure)];
+const PARTS: [(&str, Part); 4] = [
+    ("open", open::measure),
+    ("acquire", acquire::measure),
+    ("passes", passes::measure),
+    ("overlap", overlap::measure),
+];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();

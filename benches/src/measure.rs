@@ -54,6 +54,15 @@ impl Rounds {
         self.pairs.push((ours, theirs));
     }
 
+    pub fn pairs(&self) -> &[(f64, f64)] {
+        &self.pairs
+    }
+
+    /// The rounds after the first, which pays for what is done once.
+    pub fn without_first(&self) -> Rounds {
+        Rounds { pairs: self.pairs.iter().skip(1).copied().collect() }
+    }
+
     pub fn count(&self) -> usize {
         self.pairs.len()
     }

@@ -38,6 +38,10 @@ pub struct Line {
 }
 
 impl Axis {
+    pub fn linear(name: &'static str) -> Axis {
+        Axis { name, is_logarithmic: false }
+    }
+
     pub fn logarithmic(name: &'static str) -> Axis {
         Axis { name, is_logarithmic: true }
     }
