@@ -16,6 +16,7 @@ pub fn memory() -> (Option<u64>, Option<u64>) {
 }
 
 /// The most memory that this process had at once, mapped pages among it, in bytes.
+#[cfg(feature = "cli")]
 pub fn peak_process_bytes() -> Option<u64> {
     kibibytes_after(&read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
