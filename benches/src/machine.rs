@@ -14,9 +14,38 @@ pub fn description() -> String {
     let kernel = read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let hypervisor = field("/proc/cpuinfo", "flags").is_some_and(|flags| flags.contains("hypervisor"));
     let kind = if hypervisor { "a virtual machine" } else { "a machine" };
-    let load = read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split_whitespace().next().unwrap_or("unknown").to_owned();
-    format!("{kind} with {cores} of {processor}, {memory}, Linux {}; load average {load} at the end", kernel.trim())
+    format!("{kind} with {cores} of {processor}, {memory}, Linux {}", kernel.trim())
+}
+
+/// Processor time used so far, in ticks: by all, and by this process and its children.
+#[derive(Clone, Copy)]
+pub struct Ticks {
+    all: u64,
+    own: u64,
+    passed: u64,
+}
+
+impl Ticks {
+    pub fn now() -> Option<Ticks> {
+        let numbers = |text: &str| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u64>>();
+        // user nice system idle iowait irq softirq steal
+        let machine = numbers(read_to_string("/proc/stat").ok()?.lines().next()?);
+        let passed = machine.iter().take(8).sum();
+        let idle: u64 = machine.get(3..5)?.iter().sum();
+        // After the name in parentheses, which may hold anything.
+        let process = read_to_string("/proc/self/stat").ok()?;
+        let fields: Vec<&str> = process.rsplit(')').next()?.split_whitespace().collect();
+        // utime stime cutime cstime
+        let own = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+        Some(Ticks { all: passed - idle, own, passed })
+    }
+
+    /// How much of the processor others have used since, in percent.
+    pub fn others_since(self) -> Option<f64> {
+        let now = Ticks::now()?;
+        let others = (now.all - self.all).saturating_sub(now.own - self.own);
+        Some(100.0 * others as f64 / (now.passed - self.passed).max(1) as f64)
+    }
 }
 
 /// Begins to watch the process's memory anew, where the system allows it; the bytes it has now.

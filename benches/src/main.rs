@@ -41,7 +41,7 @@ fn main() {
     // Beside the program, which is on a disk: files with holes cost nothing there, and memory in a tmpfs.
     let program = std::env::current_exe().expect("the program's path");
     let folder = tempfile::tempdir_in(program.parent().unwrap_or(Path::new("."))).expect("a temporary folder");
-    let mut report = Report::default();
+    let mut report = Report::new();
     for (name, part) in PARTS {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             part(folder.path(), &mut report);

@@ -5,12 +5,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::machine;
+use crate::machine::{self, Ticks};
 use crate::plot::Chart;
 
 /// What was measured so far.
-#[derive(Default)]
 pub struct Report {
+    begun: Option<Ticks>,
     sections: Vec<Section>,
 }
 
@@ -34,6 +34,10 @@ pub struct Row {
 }
 
 impl Report {
+    pub fn new() -> Report {
+        Report { begun: Ticks::now(), sections: Vec::new() }
+    }
+
     /// Begins a part.
     pub fn section(&mut self, title: &str) {
         eprintln!("{title}");
@@ -72,6 +76,10 @@ impl Report {
         let mut text = String::from("# libpml measured\n\n");
         text.push_str("`benches/run` wrote this, on ");
         text.push_str(&machine::description());
+        if let Some(others) = self.begun.and_then(Ticks::others_since) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "; other programs had {others:.0} % of the processor meanwhile");
+        }
         text.push_str(
             ".\n\nRatios are times, ours by the other's: below 1 is faster. Both sides of a ratio ran in turn in one \
              run, and it is the median of the rounds' ratios; ratios travel better than times.\n",
