@@ -5,7 +5,7 @@ use std::ops::Range;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
-const SIZE: (u32, u32) = (860, 420);
+const SIZE: (u32, u32) = (980, 420);
 /// Of which the chart takes this much, and the names of its lines the rest.
 const CHART_WIDTH: i32 = 660;
 const GREY: RGBColor = RGBColor(118, 118, 118);
