@@ -627,6 +627,7 @@ static void cancelling(const char *path)
 }
 
 struct acquire {
+    struct engine *engine;
     pml_loader_t *loader;
     size_t layer;
     pml_status_t status;
@@ -646,7 +647,7 @@ static void cancelled_in_the_allocator(const char *path)
     pml_options_t options = PML_OPTIONS_INIT;
     struct arena arena;
     pml_allocator_t allocator = allocator_of(&arena, engine);
-    struct acquire job = {NULL, 2, PML_STATUS_OK};
+    struct acquire job = {engine, NULL, 2, PML_STATUS_OK};
     pml_stats_t stats = PML_STATS_INIT;
     pthread_t thread;
 
@@ -813,8 +814,7 @@ static void shared_budget(const char *path)
 static void *acquire_often(void *argument)
 {
     struct acquire *acquire = argument;
-    int round;
-    for (round = 0; round < 100000; round++) {
+    while (!get(acquire->engine, &acquire->engine->goes_on)) {
         OK(pml_loader_acquire_layer(acquire->loader, acquire->layer, PML_STREAM_HOST, -1));
         OK(pml_loader_release_layer(acquire->loader, acquire->layer, PML_STREAM_HOST));
     }
@@ -826,24 +826,30 @@ static void contention(const char *path)
 {
     pml_options_t options = PML_OPTIONS_INIT;
     pml_loader_t *loader = NULL;
-    struct acquire job = {NULL, 0, PML_STATUS_OK};
+    struct engine *engine = new_engine(NULL);
+    struct acquire job = {engine, NULL, 0, PML_STATUS_OK};
     pthread_t thread;
-    size_t round, other;
+    size_t other;
+    double start;
 
     options.max_loaded_layers = 1;
     options.unload = PML_UNLOAD_LRU;
+    options.destroy = end;
+    options.user_data = engine;
     OK(pml_loader_open(path, &options, &loader));
     job.loader = loader;
     OK(pml_loader_find_layer(loader, "token_embd", &job.layer));
     OK(pml_loader_find_layer(loader, "output", &other));
     CHECK(pthread_create(&thread, NULL, acquire_often, &job) == 0);
-    for (round = 0; round < 100000; round++) {
+    for (start = seconds(); seconds() - start < 1.0;) {
         pml_status_t status = pml_loader_acquire_layer(loader, other, NULL, 0);
         CHECK(status == PML_STATUS_OK || status == PML_STATUS_BUDGET);
         if (status == PML_STATUS_OK) OK(pml_loader_release_layer(loader, other, NULL));
     }
+    set(engine, &engine->goes_on);
     CHECK(pthread_join(thread, NULL) == 0);
     pml_loader_free(loader);
+    free_engine(engine);
 }
 
 /* At a limit under PML_UNLOAD_NEVER there is no room, and the message has the arithmetic. */
