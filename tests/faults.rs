@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use pml::Status;
 use pml::format::gguf::write::HeaderWriter;
-use pml::io::Source;
-use pml::loader::{Answer, EventKind, LayerState, Loader, Options, Recovery, Stage, Strategy, Unload};
+use pml::io::{Mode, Source};
+use pml::loader::{Answer, Event, EventKind, LayerState, Loader, Options, Recovery, Stage, Strategy, Unload};
 use pml::tensor::Dtype;
 use wire::{Wire, content};
 
@@ -172,7 +172,7 @@ fn skipping_leaves_out_what_cannot_be_read_and_no_more() {
     let path = folder.path().join("cut.gguf");
     wire::write_layers(&path, 8, 100 << 10);
     let size = std::fs::metadata(&path).unwrap().len();
-    for io in [pml::io::Mode::Mmap, pml::io::Mode::Read, pml::io::Mode::Direct] {
+    for io in [Mode::Mmap, Mode::Read, Mode::Direct] {
         let record = Arc::new(Mutex::new(Vec::new()));
         let errors = record.clone();
         let options = Options {
@@ -200,6 +200,42 @@ fn skipping_leaves_out_what_cannot_be_read_and_no_more() {
             told.dedup();
             told == [(Some(6), Status::Truncated), (Some(7), Status::Truncated)]
         });
+        file.set_len(size).unwrap();
+    }
+}
+
+#[test]
+fn only_the_tensor_that_is_cut_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.gguf");
+    // All of it is one chunk.
+    wire::write_tensors(&path, 1, 4, 999);
+    let size = std::fs::metadata(&path).unwrap().len();
+    for (recovery, listens) in
+        [(Recovery::Fail, false), (Recovery::Skip, false), (Recovery::Fail, true), (Recovery::Skip, true)]
+    {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tensors = told.clone();
+        let listener = move |event: &Event| {
+            if event.kind == EventKind::Error {
+                tensors.lock().unwrap().push(event.tensor);
+            }
+            Answer::Default
+        };
+        let options =
+            Options { io: Mode::Read, on_event: listens.then(|| Box::new(listener) as _), ..options(recovery) };
+        let loader = Loader::open(&path, options).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(size - 40).unwrap();
+        let error = loader.acquire_layer(0).err().unwrap();
+        assert!(error.to_string().contains("tensor 'blk.0.part3'"), "{error}");
+        for tensor in 0..3 {
+            let tensor = loader.tensor_at(tensor).unwrap();
+            assert!(*tensor.acquire().unwrap() == content(tensor.index(), 999)[..]);
+        }
+        if listens {
+            until(|| *told.lock().unwrap() == [Some(3)]);
+        }
         file.set_len(size).unwrap();
     }
 }

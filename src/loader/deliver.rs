@@ -230,20 +230,24 @@ impl Core {
         } else {
             (ledger.cancels() != chunk.epoch).then(|| self.cancelled())
         };
-        if over.is_none() && self.mailbox().has_listener() {
-            self.put_to_listener(&chunk, &error);
-            return;
-        }
-        drop(ledger);
-        match over {
-            Some(over) => self.end(&chunk, &Err(over)),
-            None if self.settings.recovery == Recovery::Skip && chunk.members.len() > 1 => {
-                // What it holds may be readable but for one tensor.
-                for piece in cut(&chunk, self.files(chunk.layer as usize)) {
-                    self.queue_again(piece, Duration::ZERO);
-                }
+        let has_listener = self.mailbox().has_listener();
+        // An end of file or the like concerns the tensor behind it, not its neighbours; what may pass is not read again
+        // unasked, but for a neighbour that would be left out.
+        let is_read_alone =
+            !error.status().is_retryable() || (!has_listener && self.settings.recovery == Recovery::Skip);
+        if over.is_none() && is_read_alone && chunk.members.len() > 1 {
+            drop(ledger);
+            for piece in cut(&chunk, self.files(chunk.layer as usize)) {
+                self.queue_again(piece, Duration::ZERO);
             }
-            None => self.recover(chunk, error, Answer::Default),
+        } else if let Some(over) = over {
+            drop(ledger);
+            self.end(&chunk, &Err(over));
+        } else if has_listener {
+            self.put_to_listener(&chunk, &error);
+        } else {
+            drop(ledger);
+            self.recover(chunk, error, Answer::Default);
         }
     }
 

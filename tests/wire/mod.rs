@@ -132,20 +132,32 @@ pub fn layer_at(loader: &Loader, offset: u64) -> usize {
 
 /// A model of so many layers, each of one tensor of so many bytes.
 pub fn write_layers(path: &Path, count: usize, bytes: usize) {
+    write_named(path, bytes, (0..count).map(|layer| format!("blk.{layer}.weight")));
+}
+
+/// A model of so many layers, each of so many tensors of so many bytes.
+pub fn write_tensors(path: &Path, layers: usize, tensors: usize, bytes: usize) {
+    let name = |tensor: usize| format!("blk.{}.part{}", tensor / tensors, tensor % tensors);
+    let names = (0..layers * tensors).map(name);
+    write_named(path, bytes, names);
+}
+
+fn write_named(path: &Path, bytes: usize, names: impl ExactSizeIterator<Item = String>) {
     let mut header = HeaderWriter::new();
-    for layer in 0..count {
-        header.add_tensor(&format!("blk.{layer}.weight"), Dtype::I8, &[bytes as u64]).unwrap();
+    let count = names.len();
+    for name in names {
+        header.add_tensor(&name, Dtype::I8, &[bytes as u64]).unwrap();
     }
     let mut data = header.create(path).unwrap();
-    for layer in 0..count {
-        data.write(&content(layer, bytes)).unwrap();
+    for tensor in 0..count {
+        data.write(&content(tensor, bytes)).unwrap();
     }
     data.finish().unwrap();
 }
 
-/// The bytes of a layer's one tensor.
-pub fn content(layer: usize, bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|at| (at * 7 + at / 251 + layer * 31) as u8).collect()
+/// The bytes of a tensor.
+pub fn content(tensor: usize, bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at * 7 + at / 251 + tensor * 31) as u8).collect()
 }
 
 struct End(Arc<Wire>);
