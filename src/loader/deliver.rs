@@ -231,10 +231,10 @@ impl Core {
             (ledger.cancels() != chunk.epoch).then(|| self.cancelled())
         };
         let has_listener = self.mailbox().has_listener();
-        // An end of file or the like concerns the tensor behind it, not its neighbours; what may pass is not read again
-        // unasked, but for a neighbour that would be left out.
+        // The end of a file concerns the tensors behind it, not their neighbours. Otherwise nothing is read again unasked,
+        // but for what would be left out with a neighbour.
         let is_read_alone =
-            !error.status().is_retryable() || (!has_listener && self.settings.recovery == Recovery::Skip);
+            matches!(error, Error::Truncated { .. }) || (!has_listener && self.settings.recovery == Recovery::Skip);
         if over.is_none() && is_read_alone && chunk.members.len() > 1 {
             drop(ledger);
             for piece in cut(&chunk, self.files(chunk.layer as usize)) {
