@@ -238,7 +238,8 @@
 #define PML_ON_ERROR_DEFAULT 0
 
 /**
- * The read is tried again, after a pause that doubles from `retry_backoff_ms` on.
+ * The read is tried again, after a pause that doubles from `retry_backoff_ms` on; as often as this is answered, whatever
+ * `retry_count` says.
  */
 #define PML_ON_ERROR_RETRY 1
 
@@ -278,7 +279,7 @@
 #define PML_STAGE_TRANSFORMING 3
 
 /**
- * All is done.
+ * Every tensor was delivered at least once.
  */
 #define PML_STAGE_DONE 4
 
@@ -391,7 +392,8 @@
 #define PML_RECOVERY_RETRY 1
 
 /**
- * The next reader tries: reads for a mapping, direct reads for buffered ones; then as PML_RECOVERY_FAIL.
+ * The next reader tries: buffered reads in place of a mapping or of direct reads, direct reads where PML_IO_READ was asked
+ * for; then as PML_RECOVERY_FAIL.
  */
 #define PML_RECOVERY_FALLBACK 2
 
@@ -600,7 +602,7 @@ typedef struct pml_device_info_t {
  */
 typedef struct pml_event_t {
     /**
-     * sizeof(pml_event_t), as the library knows it.
+     * sizeof(pml_event_t): as the library knows it for a callback, set by the caller for pml_loader_next_event.
      */
     size_t struct_size;
     /**
@@ -696,8 +698,8 @@ typedef struct pml_allocator_t {
  *
  * Callbacks of one loader are called one at a time and in order, on a thread of the library's own, with no lock held; no
  * load waits for them but a tensor for the answer of `on_error`. What was not told yet is told as it stands when its turn
- * comes, so that events never pile up. Inside, getters, prefetches, pml_loader_start, pml_loader_cancel and every free may
- * be called; what can wait gives PML_STATUS_WOULD_DEADLOCK.
+ * comes, so that events never pile up. Inside, everything may be called but what can wait, which gives
+ * PML_STATUS_WOULD_DEADLOCK.
  */
 typedef int32_t (*pml_event_callback_t)(void *user_data, const struct pml_event_t *event);
 
@@ -791,7 +793,8 @@ typedef struct pml_options_t {
      */
     uint32_t retry_count;
     /**
-     * How long it waits before the first time, in milliseconds; 100. Twice as long before each further one.
+     * How long it waits before the first time, in milliseconds; 100. Twice as long before each further one, up to
+     * a minute.
      */
     uint32_t retry_backoff_ms;
     /**
@@ -1251,7 +1254,7 @@ const char *pml_last_error(void);
 
 /**
  * Whether the same call may succeed later although the caller changes nothing: after PML_STATUS_IO,
- * PML_STATUS_OUT_OF_MEMORY and PML_STATUS_BUSY.
+ * PML_STATUS_OUT_OF_MEMORY, PML_STATUS_BUSY, PML_STATUS_BUDGET and PML_STATUS_TIMED_OUT.
  */
 PML_API bool pml_status_is_retryable(pml_status_t status);
 
@@ -1385,7 +1388,7 @@ bool pml_tensor_is_loaded(const struct pml_tensor_t *tensor);
 /**
  * Queues a tensor to be brought into memory, as pml_loader_prefetch does layers. Space is taken for its whole layer.
  *
- * Errors: PML_STATUS_CLOSED; PML_STATUS_BUDGET.
+ * Errors: PML_STATUS_CLOSED; PML_STATUS_BUDGET; PML_STATUS_INVALID_ARGUMENT.
  */
 PML_API
 pml_status_t pml_tensor_prefetch(struct pml_tensor_t *tensor);
@@ -1407,7 +1410,7 @@ pml_status_t pml_tensor_acquire(struct pml_tensor_t *tensor,
 /**
  * Releases what the same handle acquired, once. Its view is not valid any more, unless something else holds the layer.
  *
- * Errors: PML_STATUS_INVALID_STATE without an acquire.
+ * Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_INVALID_ARGUMENT for another stream.
  */
 PML_API
 pml_status_t pml_tensor_release(struct pml_tensor_t *tensor,
@@ -1577,9 +1580,11 @@ double pml_loader_progress(const struct pml_loader_t *loader);
 PML_API bool pml_loader_is_fully_loaded(const struct pml_loader_t *loader);
 
 /**
- * Where the loader is: a PML_STAGE_ value. PML_STAGE_OPENING where `loader` is NULL.
+ * Where the loader is: a PML_STAGE_ value; never PML_STAGE_VALIDATING, which only pml_loader_verify's events have, nor in
+ * this version PML_STAGE_TRANSFORMING. PML_STAGE_OPENING where `loader` is NULL.
  */
-PML_API uint32_t pml_loader_stage(const struct pml_loader_t *loader);
+PML_API
+uint32_t pml_loader_stage(const struct pml_loader_t *loader);
 
 /**
  * Takes the next event, for an engine that wants no callback; waits for one at most `timeout_ms` milliseconds (-1: for
@@ -1601,7 +1606,7 @@ pml_status_t pml_loader_next_event(struct pml_loader_t *loader,
  * memory, and counts against no limit. `stream` is PML_STREAM_HOST or NULL: the data is there on return.
  *
  * Errors: what befell a read, after PML_RECOVERY_RETRY and PML_RECOVERY_FALLBACK have done what they can (some bytes may
- * have been written by then); PML_STATUS_CANCELLED; PML_STATUS_WOULD_DEADLOCK inside a callback;
+ * have been written by then; nothing is skipped, and `on_error` is not asked); PML_STATUS_CANCELLED; PML_STATUS_WOULD_DEADLOCK inside a callback;
  * PML_STATUS_INVALID_ARGUMENT for NULL, too small a size, or a tensor of another loader.
  */
 PML_API
@@ -1719,7 +1724,8 @@ pml_status_t pml_loader_acquire_layer(struct pml_loader_t *loader,
 /**
  * Releases a layer that pml_loader_acquire_layer acquired, once.
  *
- * Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE.
+ * Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for another
+ * stream.
  */
 PML_API
 pml_status_t pml_loader_release_layer(struct pml_loader_t *loader,

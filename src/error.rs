@@ -115,8 +115,8 @@ impl Status {
         }
     }
 
-    /// Whether the same call may succeed later with nothing changed by the caller: a read that failed may pass, and
-    /// memory may come free; a malformed file stays so.
+    /// Whether the same call may succeed later with nothing changed by the caller: a read that failed may pass, memory
+    /// may come free, others may release what they hold; a malformed file stays so.
     pub const fn is_retryable(self) -> bool {
         matches!(self, Status::Io | Status::OutOfMemory | Status::Busy | Status::Budget | Status::TimedOut)
     }

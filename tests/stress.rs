@@ -30,7 +30,8 @@ struct Watched {
     blocks: Mutex<HashMap<usize, usize>>,
 }
 
-impl Allocator for Watched {
+// SAFETY: the memory is the system allocator's, and goes back when it is given back.
+unsafe impl Allocator for Watched {
     fn allocate(&self, bytes: usize, alignment: usize) -> Option<NonNull<u8>> {
         let now = self.outstanding.fetch_add(bytes, Ordering::SeqCst) + bytes;
         self.peak.fetch_max(now, Ordering::SeqCst);

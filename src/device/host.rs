@@ -9,7 +9,11 @@ use crate::error::{Error, Result};
 use crate::io::os;
 
 /// Memory of the caller's own for layers.
-pub trait Allocator: Send + Sync {
+///
+/// # Safety
+/// What `allocate` gives is memory of so many bytes that can be written, is used by nobody else, and stays until
+/// `deallocate` is called for it.
+pub unsafe trait Allocator: Send + Sync {
     /// Memory of `bytes` bytes, more than none, at a multiple of `alignment`, which is a power of two. `None` where there
     /// is no more. Called on any thread, with no lock held.
     fn allocate(&self, bytes: usize, alignment: usize) -> Option<NonNull<u8>>;

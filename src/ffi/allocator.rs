@@ -79,7 +79,8 @@ unsafe impl Send for Callbacks {}
 // SAFETY: as above, several at once.
 unsafe impl Sync for Callbacks {}
 
-impl Allocator for Callbacks {
+// SAFETY: the header asks the same of the caller's functions.
+unsafe impl Allocator for Callbacks {
     fn allocate(&self, bytes: usize, alignment: usize) -> Option<NonNull<u8>> {
         // SAFETY: the caller gave this function to be called with this argument.
         let memory = unsafe { (self.allocate)(self.user_data, bytes, alignment, PML_DEVICE_HOST, 0) };

@@ -152,7 +152,7 @@ pub extern "C" fn pml_last_error() -> *const c_char {
 }
 
 /// Whether the same call may succeed later although the caller changes nothing: after PML_STATUS_IO,
-/// PML_STATUS_OUT_OF_MEMORY and PML_STATUS_BUSY.
+/// PML_STATUS_OUT_OF_MEMORY, PML_STATUS_BUSY, PML_STATUS_BUDGET and PML_STATUS_TIMED_OUT.
 #[unsafe(no_mangle)]
 pub extern "C" fn pml_status_is_retryable(status: pml_status_t) -> bool {
     Status::from_code(status).is_some_and(Status::is_retryable)

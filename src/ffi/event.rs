@@ -24,7 +24,8 @@ pub const PML_EVENT_FULLY_LOADED: u32 = 3;
 
 /// As the options say: what `on_error` answers.
 pub const PML_ON_ERROR_DEFAULT: i32 = 0;
-/// The read is tried again, after a pause that doubles from `retry_backoff_ms` on.
+/// The read is tried again, after a pause that doubles from `retry_backoff_ms` on; as often as this is answered, whatever
+/// `retry_count` says.
 pub const PML_ON_ERROR_RETRY: i32 = 1;
 /// The next reader tries.
 pub const PML_ON_ERROR_FALLBACK: i32 = 2;
@@ -41,7 +42,7 @@ pub const PML_STAGE_VALIDATING: u32 = 1;
 pub const PML_STAGE_LOADING: u32 = 2;
 /// Bytes are being converted.
 pub const PML_STAGE_TRANSFORMING: u32 = 3;
-/// All is done.
+/// Every tensor was delivered at least once.
 pub const PML_STAGE_DONE: u32 = 4;
 /// The caller cancelled.
 pub const PML_STAGE_CANCELLED: u32 = 5;
@@ -53,7 +54,7 @@ pub const PML_STAGE_FAILED: u32 = 6;
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pml_event_t {
-    /// sizeof(pml_event_t), as the library knows it.
+    /// sizeof(pml_event_t): as the library knows it for a callback, set by the caller for pml_loader_next_event.
     pub struct_size: usize,
     /// A PML_EVENT_ value.
     pub kind: u32,
@@ -136,8 +137,8 @@ pub(super) fn message_of(event: &Event) -> String {
 ///
 /// Callbacks of one loader are called one at a time and in order, on a thread of the library's own, with no lock held; no
 /// load waits for them but a tensor for the answer of `on_error`. What was not told yet is told as it stands when its turn
-/// comes, so that events never pile up. Inside, getters, prefetches, pml_loader_start, pml_loader_cancel and every free may
-/// be called; what can wait gives PML_STATUS_WOULD_DEADLOCK.
+/// comes, so that events never pile up. Inside, everything may be called but what can wait, which gives
+/// PML_STATUS_WOULD_DEADLOCK.
 pub type pml_event_callback_t = Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const pml_event_t) -> i32>;
 
 /// Writes the initial values, as PML_EVENT_INIT has them. Does nothing where `event` is NULL.

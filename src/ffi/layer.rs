@@ -281,7 +281,8 @@ pub unsafe extern "C" fn pml_loader_acquire_layer(
 
 /// Releases a layer that pml_loader_acquire_layer acquired, once.
 ///
-/// Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE.
+/// Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for another
+/// stream.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.

@@ -79,7 +79,8 @@ pub unsafe extern "C" fn pml_loader_is_fully_loaded(loader: *const pml_loader_t)
     guard_value(false, || Ok(unsafe { handle(loader, "loader") }?.loader.is_fully_loaded()))
 }
 
-/// Where the loader is: a PML_STAGE_ value. PML_STAGE_OPENING where `loader` is NULL.
+/// Where the loader is: a PML_STAGE_ value; never PML_STAGE_VALIDATING, which only pml_loader_verify's events have, nor in
+/// this version PML_STAGE_TRANSFORMING. PML_STAGE_OPENING where `loader` is NULL.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -124,7 +125,7 @@ pub unsafe extern "C" fn pml_loader_next_event(
 /// memory, and counts against no limit. `stream` is PML_STREAM_HOST or NULL: the data is there on return.
 ///
 /// Errors: what befell a read, after PML_RECOVERY_RETRY and PML_RECOVERY_FALLBACK have done what they can (some bytes may
-/// have been written by then); PML_STATUS_CANCELLED; PML_STATUS_WOULD_DEADLOCK inside a callback;
+/// have been written by then; nothing is skipped, and `on_error` is not asked); PML_STATUS_CANCELLED; PML_STATUS_WOULD_DEADLOCK inside a callback;
 /// PML_STATUS_INVALID_ARGUMENT for NULL, too small a size, or a tensor of another loader.
 ///
 /// # Safety

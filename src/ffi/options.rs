@@ -65,7 +65,8 @@ pub const PML_LAYER_ORDER_FILE: u32 = 5;
 pub const PML_RECOVERY_FAIL: u32 = 0;
 /// The read is tried again, where pml_status_is_retryable says that it may pass; then as PML_RECOVERY_FAIL.
 pub const PML_RECOVERY_RETRY: u32 = 1;
-/// The next reader tries: reads for a mapping, direct reads for buffered ones; then as PML_RECOVERY_FAIL.
+/// The next reader tries: buffered reads in place of a mapping or of direct reads, direct reads where PML_IO_READ was asked
+/// for; then as PML_RECOVERY_FAIL.
 pub const PML_RECOVERY_FALLBACK: u32 = 2;
 /// The tensor is left out and all else is loaded; it and its layer give PML_STATUS_INCOMPLETE until pml_loader_unload_layer
 /// or pml_loader_start has them tried again.
@@ -125,7 +126,8 @@ pub struct pml_options_t {
     pub allocator: *const pml_allocator_t,
     /// How often PML_RECOVERY_RETRY tries again; 3.
     pub retry_count: u32,
-    /// How long it waits before the first time, in milliseconds; 100. Twice as long before each further one.
+    /// How long it waits before the first time, in milliseconds; 100. Twice as long before each further one, up to
+    /// a minute.
     pub retry_backoff_ms: u32,
     /// Available bytes of memory below which PML_UNLOAD_MEMORY_PRESSURE acts; 0 for 5 % of the total.
     pub pressure_threshold: u64,

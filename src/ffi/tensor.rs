@@ -269,7 +269,7 @@ pub unsafe extern "C" fn pml_tensor_is_loaded(tensor: *const pml_tensor_t) -> bo
 
 /// Queues a tensor to be brought into memory, as pml_loader_prefetch does layers. Space is taken for its whole layer.
 ///
-/// Errors: PML_STATUS_CLOSED; PML_STATUS_BUDGET.
+/// Errors: PML_STATUS_CLOSED; PML_STATUS_BUDGET; PML_STATUS_INVALID_ARGUMENT.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -313,7 +313,7 @@ pub unsafe extern "C" fn pml_tensor_acquire(
 
 /// Releases what the same handle acquired, once. Its view is not valid any more, unless something else holds the layer.
 ///
-/// Errors: PML_STATUS_INVALID_STATE without an acquire.
+/// Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_INVALID_ARGUMENT for another stream.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.

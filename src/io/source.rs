@@ -117,7 +117,7 @@ impl Source {
         Source::custom_with_fallbacks(name, reader, Vec::new())
     }
 
-    /// A reader of the caller's own, and others for the same bytes, to which `Recovery::Fallback` turns one after another.
+    /// A reader of the caller's own, and others for the same bytes, to turn to one after another when it fails.
     pub fn custom_with_fallbacks(name: &str, reader: Box<dyn Reader>, others: Vec<Box<dyn Reader>>) -> Source {
         let size = reader.size();
         let readers = std::iter::once(reader).chain(others).collect();
@@ -161,6 +161,11 @@ impl Source {
         }
         // SAFETY: the range is inside the block, or empty at its end.
         Some(unsafe { bytes.cast::<u8>().add(range.start as usize) })
+    }
+
+    /// Whether the caller's own code reads it.
+    pub fn is_custom(&self) -> bool {
+        matches!(self.backing, Backing::Custom(_))
     }
 
     /// How many readers there are, to turn to one after another when they fail.

@@ -1,5 +1,6 @@
 //! Acquiring what is not there: space first, then the bytes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ struct Request {
     deadline: Option<Instant>,
     /// Its place in the line for space.
     place: Option<u64>,
+    /// Whether it had one that it has left since.
+    has_queued: bool,
     plan: Option<Plan>,
 }
 
@@ -66,35 +69,52 @@ impl Core {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ledger = self.residency.lock();
         let epoch = ledger.cancels();
-        self.begin_stage();
-        let mut request = Request { layer, tensor, epoch, deadline, place: None, plan: None };
-        let (mut ledger, found) = self.bring(ledger, &mut request);
-        if let Some(place) = request.place {
-            self.residency.leave(&mut ledger, place);
+        self.begin_stage(&self.agenda());
+        drop(ledger);
+        let mut request = Request { layer, tensor, epoch, deadline, place: None, has_queued: false, plan: None };
+        loop {
+            let deliveries = self.begin_bringing(&mut request)?;
+            match self.await_deliveries(&deliveries, epoch) {
+                // It was cancelled for others, before this call: once more.
+                Err(Error::Cancelled { .. }) if self.residency.lock().cancels() == epoch => {}
+                outcome => break outcome?,
+            }
         }
+        self.residency.touch(layer);
+        self.note_if_complete();
+        Ok(())
+    }
+
+    /// Finds space and queues what is missing: what to wait for.
+    fn begin_bringing(self: &Arc<Core>, request: &mut Request) -> Result<Vec<Arc<Delivery>>> {
+        let layer = request.layer;
+        let (mut ledger, found) = self.bring(self.residency.lock(), request);
+        self.leave_line(&mut ledger, request);
         // Space that was granted for it and that nothing will come into.
         let is_unused = found.is_err() && ledger.space(layer).is_some();
         let unused = if is_unused { self.settle(&mut ledger, layer) } else { None };
         drop(ledger);
         self.finish_all(unused.into_iter().collect());
-        if request.place.is_some() {
+        if std::mem::take(&mut request.has_queued) {
             // What was held back meanwhile has its turn.
             self.residency.announce();
         }
         let Expected { chunks, deliveries, joins, unused } = found?;
-        if let Some(unused) = unused {
-            self.residency.finish(unused);
-        }
+        self.finish_all(unused.into_iter().collect());
         if joins {
             // Some of it was queued before, perhaps in the background.
             self.queue.promote(layer as u32);
         }
         self.push(layer, chunks, Priority::Urgent);
         self.look_ahead(layer);
-        self.await_deliveries(&deliveries, epoch)?;
-        self.residency.touch(layer);
-        self.note_if_complete();
-        Ok(())
+        Ok(deliveries)
+    }
+
+    fn leave_line(&self, ledger: &mut LockedLedger<'_>, request: &mut Request) {
+        if let Some(place) = request.place.take() {
+            request.has_queued = true;
+            self.residency.leave(ledger, place);
+        }
     }
 
     fn await_deliveries(&self, deliveries: &[Arc<Delivery>], epoch: u64) -> Result<()> {
@@ -143,6 +163,8 @@ impl Core {
                 || ledger.is_moving_in(layer)
                 || self.has_failed(&ledger, layer, request.tensor)
             {
+                // This is no wait for space: nobody behind has to wait for it too.
+                self.leave_line(&mut ledger, request);
                 self.queue.promote(layer as u32);
                 ledger = self.residency.wait(ledger);
                 continue;
@@ -247,7 +269,7 @@ impl Core {
         plan: Plan,
     ) -> (LockedLedger<'a>, Result<()>) {
         drop(ledger);
-        let made = Space::make(plan, self.settings.allocator.as_ref(), self.keep.as_ref());
+        let made = self.make_space(plan);
         let mut ledger = self.residency.lock();
         match made {
             Ok(space) => {
@@ -264,6 +286,12 @@ impl Core {
                 (self.residency.lock(), Err(error.within(&self.layer_text(layer))))
             }
         }
+    }
+
+    /// Makes space, without the lock. A caller's own allocator may panic; that is an error like any other.
+    pub(super) fn make_space(&self, plan: Plan) -> Result<Space> {
+        let make = || Space::make(plan, self.settings.allocator.as_ref(), self.keep.as_ref());
+        catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)))
     }
 
     pub(super) fn count_allocation(&self, space: &Space) {

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use super::agenda::Agenda;
 use super::events::{Figures, LogLevel, Mailbox, Stage, refuse_in_callback};
 use super::layers::Layers;
 use super::load_into::Batch;
 use super::options::{Recovery, Strategy, Unload};
 use super::progress::Arrivals;
-use super::schedule::Agenda;
 use super::space::{LayerFiles, Space};
 use super::{Options, Rules};
 use crate::device::Allocator;
@@ -72,14 +72,14 @@ pub struct Settings {
     family: LayerOrder,
 }
 
-/// A read that is tried again waits at most so long.
+/// Pauses before a read is tried again double up to this.
 const MAX_BACKOFF: Duration = Duration::from_mins(1);
 
 impl Settings {
     /// How long a read that has failed so often before waits until it is tried again.
     pub fn backoff(&self, failures: u32) -> Duration {
         let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
-        self.retry_backoff.saturating_mul(factor).min(MAX_BACKOFF)
+        self.retry_backoff.saturating_mul(factor).min(MAX_BACKOFF.max(self.retry_backoff))
     }
 
     /// Whether `Recovery::Retry` tries once more.
@@ -306,13 +306,12 @@ impl Core {
         refuse_in_callback("unload_layer")?;
         self.check_layer(layer)?;
         let mut ledger = self.residency.lock();
-        self.agenda().forget(layer);
         let drained = loop {
             let now = self.residency.snapshot(layer);
             match now.state {
                 _ if now.holders() > 0 => return Err(self.busy(layer, now)),
                 LayerState::Absent => {
-                    ledger.try_again(|tensor| self.layers.layer_of(tensor) == layer);
+                    self.forget(&mut ledger, layer);
                     return Ok(());
                 }
                 LayerState::Draining => {}
@@ -323,10 +322,16 @@ impl Core {
             }
             ledger = self.residency.wait(ledger);
         };
-        ledger.try_again(|tensor| self.layers.layer_of(tensor) == layer);
+        self.forget(&mut ledger, layer);
         drop(ledger);
         self.residency.finish(drained);
         Ok(())
+    }
+
+    /// Takes a layer off the agenda, and forgets what recovery left out of it.
+    fn forget(&self, ledger: &mut LockedLedger<'_>, layer: usize) {
+        self.agenda().forget(layer);
+        ledger.try_again(|tensor| self.layers.layer_of(tensor) == layer);
     }
 
     /// Unloads a layer if nobody holds it and nothing of it is under way; waits for nobody.
@@ -344,7 +349,9 @@ impl Core {
         ledger.cancel();
         self.agenda().cancel();
         let undecided = std::mem::take(&mut *self.undecided());
-        self.mailbox.set_stage(Stage::Cancelled);
+        if self.figures().progress() < 1.0 {
+            self.mailbox.set_stage(Stage::Cancelled);
+        }
         self.residency.notify(&mut ledger);
         drop(ledger);
         self.log(LogLevel::Info, || "cancelled".to_owned());

@@ -98,6 +98,18 @@ impl Core {
                 self.end(&chunk, &Err(error.clone()));
             }
         }
+        self.end_what_is_over();
+    }
+
+    /// Ends what was queued while the caller cancelled or freed the loader.
+    fn end_what_is_over(self: &Arc<Core>) {
+        let ledger = self.residency.lock();
+        let epoch = ledger.cancels();
+        let over = if ledger.is_closed() { Some(self.closed_error()) } else { None };
+        drop(ledger);
+        for chunk in self.queue.withdraw_if(|chunk| over.is_some() || chunk.epoch < epoch) {
+            self.end(&chunk, &Err(over.clone().unwrap_or_else(|| self.cancelled())));
+        }
     }
 
     /// Notes for one member that a chunk came to its end.
@@ -119,7 +131,12 @@ impl Core {
                 }
                 self.note_arrival(ledger.delivered_bytes(), tensor, layer, bytes, false);
             }
-            Arrival::Failed(error) => self.note_failure(layer, tensor, &error),
+            Arrival::Failed(error) => {
+                self.note_failure(layer, tensor, &error);
+                if ledger.left_out(tensor).is_some() {
+                    self.note_arrival(ledger.delivered_bytes(), tensor, layer, bytes, true);
+                }
+            }
             Arrival::Pending => {}
         }
         ledger.announce(tensor);
@@ -321,6 +338,7 @@ impl Core {
     fn queue_again(self: &Arc<Core>, chunk: Chunk, pause: Duration) {
         let customer: Arc<dyn Customer> = self.clone();
         self.queue.push_later(&customer, chunk, Instant::now() + pause);
+        self.end_what_is_over();
     }
 
     /// Leaves the tensors of a chunk out from now on.
@@ -333,7 +351,6 @@ impl Core {
             let tensor = files.members[*member as usize] as usize;
             subject = self.tensor_text(tensor);
             ledger.leave_out(tensor, self.within_tensor(error.clone(), tensor));
-            self.note_arrival(ledger.delivered_bytes(), tensor, layer, files.tensors.at(tensor).bytes, true);
         }
         drop(ledger);
         self.end(chunk, &Err(Error::Incomplete { subject, reason: error.to_string() }));

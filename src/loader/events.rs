@@ -322,6 +322,20 @@ impl Mailbox {
         self.changed.notify_all();
     }
 
+    /// Waits so long, or until the loader is closed; whether it is.
+    pub(super) fn is_closed_within(&self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        let mut inner = self.lock();
+        while !inner.is_closed {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            inner = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
     /// The next event, for whoever pulls; `None` where none came in time. No time limit is for ever.
     pub(super) fn next_event(&self, timeout: Option<Duration>) -> Option<Event> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::events::refuse_in_callback;
+use super::events::{LogLevel, refuse_in_callback};
 use super::options::Recovery;
 use super::{Core, Tensor};
 use crate::error::{Error, Result, quoted};
@@ -160,10 +160,14 @@ impl Batch {
             Recovery::Retry if settings.may_retry(chunk.failures, error) => {
                 let pause = settings.backoff(chunk.failures);
                 chunk.failures += 1;
+                self.core.counters.retries.fetch_add(1, Ordering::Relaxed);
+                self.core.log(LogLevel::Warning, || format!("{error}; tried again in {} ms", pause.as_millis()));
                 Some(Instant::now() + pause)
             }
             Recovery::Fallback if (chunk.reader as usize) + 1 < chunk.source.reader_count() => {
                 chunk.reader += 1;
+                chunk.source.counters().fallbacks.fetch_add(1, Ordering::Relaxed);
+                self.core.log(LogLevel::Warning, || format!("{error}; the next reader tries"));
                 Some(Instant::now())
             }
             _ => None,

@@ -1,5 +1,6 @@
 //! A loader: one opened model, whose tensors come into memory when they are acquired.
 
+mod agenda;
 mod bring;
 mod core;
 mod deliver;
@@ -240,8 +241,8 @@ impl Loader {
     /// small neighbours with one read, several reads at once. Brings nothing into the library's memory.
     ///
     /// # Errors
-    /// What befell a read, after `Recovery::Retry` and `Recovery::Fallback` have done what they can; `Cancelled`;
-    /// `WouldDeadlock` in a callback. Some bytes may have been written by then.
+    /// What befell a read, after `Recovery::Retry` and `Recovery::Fallback` have done what they can (nothing is skipped, and
+    /// no listener is asked); `Cancelled`; `WouldDeadlock` in a callback. Some bytes may have been written by then.
     pub fn load_into(&self, targets: &mut [(&Tensor, &mut [MaybeUninit<u8>])]) -> Result<()> {
         self.core.load_into(targets)
     }

@@ -47,7 +47,8 @@ pub struct Options {
     pub recovery: Recovery,
     /// How often at most `Recovery::Retry` tries again.
     pub retry_count: u32,
-    /// How long a read that is tried again waits before the first time; twice as long before each further one.
+    /// How long a read that is tried again waits before the first time; twice as long before each further one, up to a
+    /// minute.
     pub retry_backoff: Duration,
     /// Available bytes of memory below which `Unload::MemoryPressure` acts; `None` for 5 % of the total.
     pub pressure_threshold: Option<u64>,

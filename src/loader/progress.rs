@@ -19,6 +19,12 @@ pub struct Arrival {
 }
 
 impl Arrivals {
+    /// Whether tensors of a layer were neither delivered nor left out so far.
+    pub fn lacks_any(&self, layer: usize) -> bool {
+        // Before the first one arrives, all do.
+        self.lacking.get(layer).is_none_or(|lacking| *lacking > 0)
+    }
+
     /// Notes a tensor that was delivered, or left out.
     pub fn note(
         &mut self,

@@ -3,213 +3,19 @@
 //! Nothing here holds space before its turn has come: layers wait on the [`Agenda`] until a load may begin and space is
 //! there, so that whoever waits for a layer has at most a few loads in front.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Core;
+use super::agenda::{Agenda, Cause, Run, Wanted};
 use super::core::LockedLedger;
 use super::events::{LogLevel, Stage, refuse_in_callback};
-use super::options::Strategy;
-use super::space::{Plan, Space};
+use super::options::{Strategy, Unload};
+use super::space::Plan;
 use crate::error::{Error, Result};
-use crate::residency::{Asker, LayerState, Order, Verdict, Wants};
-use crate::transfer::{Errand, Priority, run_errand};
-
-/// A layer, or one tensor of it, that is to be brought when its turn comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Wanted {
-    layer: usize,
-    tensor: Option<usize>,
-}
-
-/// Why something is loaded in the background.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// The strategy looks ahead of the last acquire.
-    Ahead,
-    /// The caller prefetches it.
-    Asked,
-    /// This call of `start`.
-    Run(u64),
-}
-
-/// What `start` has come to.
-#[derive(Default)]
-enum Run {
-    #[default]
-    NotStarted,
-    Running(Course),
-    /// Every layer was visited.
-    Ended,
-    Failed(Error),
-    Cancelled,
-}
-
-/// A way through all layers.
-struct Course {
-    order: Arc<Order>,
-    next: usize,
-    visited: Vec<bool>,
-}
-
-impl Course {
-    fn new(order: Arc<Order>, layers: usize) -> Course {
-        Course { order, next: 0, visited: vec![false; layers] }
-    }
-
-    /// The next layer that was not visited.
-    fn peek(&mut self) -> Option<usize> {
-        while let Some(layer) = self.order.at(self.next) {
-            if !self.visited[layer] {
-                return Some(layer);
-            }
-            self.next += 1;
-        }
-        None
-    }
-}
-
-/// What waits for its turn, and what has had it and is under way.
-#[derive(Default)]
-pub struct Agenda {
-    ahead: VecDeque<usize>,
-    asked: VecDeque<Wanted>,
-    asked_for: HashSet<Wanted>,
-    run: Run,
-    /// How often `start` began anew.
-    runs_begun: u64,
-    under_way: HashMap<usize, Cause>,
-    /// Nothing more fits for `start`.
-    is_run_stuck: bool,
-    /// The machine is short of memory, so that nothing is read ahead.
-    is_under_pressure: bool,
-    was_told_fully_loaded: bool,
-}
-
-impl Agenda {
-    /// Forgets all that waits.
-    pub fn cancel(&mut self) {
-        self.ahead = VecDeque::new();
-        self.asked = VecDeque::new();
-        self.asked_for = HashSet::new();
-        self.is_run_stuck = false;
-        if matches!(self.run, Run::Running(_)) {
-            self.run = Run::Cancelled;
-        }
-    }
-
-    /// Forgets a layer that the caller unloads.
-    pub fn forget(&mut self, layer: usize) {
-        self.ahead.retain(|ahead| *ahead != layer);
-        self.asked.retain(|wanted| wanted.layer != layer);
-        self.asked_for.retain(|wanted| wanted.layer != layer);
-    }
-
-    /// Goes on in another order.
-    pub fn reorder(&mut self, order: Arc<Order>) {
-        if let Run::Running(course) = &mut self.run {
-            course.order = order;
-            course.next = 0;
-        }
-    }
-
-    /// Notes that nothing of a layer is under way any more.
-    pub fn settled(&mut self, layer: usize) {
-        self.under_way.remove(&layer);
-    }
-
-    /// Ends `start` with an error, if it goes on and has begun this layer; whether it did.
-    pub fn fail(&mut self, layer: usize, error: &Error) -> bool {
-        let goes_on =
-            matches!(self.run, Run::Running(_)) && self.under_way.get(&layer) == Some(&Cause::Run(self.runs_begun));
-        if goes_on {
-            self.run = Run::Failed(error.clone());
-        }
-        goes_on
-    }
-
-    /// Notes that all was delivered; whether it is the first time.
-    pub fn tell_fully_loaded(&mut self) -> bool {
-        !std::mem::replace(&mut self.was_told_fully_loaded, true)
-    }
-
-    /// Notes whether the machine is short of memory; whether that is new.
-    pub fn set_pressure(&mut self, is_under_pressure: bool) -> bool {
-        std::mem::replace(&mut self.is_under_pressure, is_under_pressure) != is_under_pressure
-    }
-
-    /// Gives back the memory that queues took and do not need any more.
-    pub fn shrink(&mut self) {
-        self.ahead.shrink_to_fit();
-        self.asked.shrink_to_fit();
-        self.asked_for.shrink_to_fit();
-        self.under_way.shrink_to_fit();
-    }
-
-    /// Puts back what was begun in space that was gone when its turn came.
-    fn put_back(&mut self, wanted: Wanted, cause: Cause) {
-        match (cause, &mut self.run) {
-            (Cause::Asked, _) => self.ask_for(wanted),
-            (Cause::Run(_), Run::Running(course)) => {
-                course.visited[wanted.layer] = false;
-                course.next = 0;
-            }
-            _ => {}
-        }
-    }
-
-    fn ask_for(&mut self, wanted: Wanted) {
-        if self.asked_for.insert(wanted) {
-            self.asked.push_back(wanted);
-        }
-    }
-
-    /// Layers of `start` that are under way.
-    fn runs(&self) -> usize {
-        self.under_way.values().filter(|cause| matches!(cause, Cause::Run(_))).count()
-    }
-
-    /// Whether `start` has layers before it still.
-    fn has_course(&mut self) -> bool {
-        match &mut self.run {
-            Run::Running(course) => course.peek().is_some(),
-            _ => false,
-        }
-    }
-
-    /// What comes next: what is needed soonest first.
-    fn peek(&mut self, most_runs: usize) -> Option<(Wanted, Cause)> {
-        if let Some(layer) = self.ahead.front() {
-            return Some((Wanted { layer: *layer, tensor: None }, Cause::Ahead));
-        }
-        if let Some(wanted) = self.asked.front() {
-            return Some((*wanted, Cause::Asked));
-        }
-        if self.runs() >= most_runs {
-            return None;
-        }
-        let Run::Running(course) = &mut self.run else { return None };
-        Some((Wanted { layer: course.peek()?, tensor: None }, Cause::Run(self.runs_begun)))
-    }
-
-    /// Takes what came next off the list.
-    fn pop(&mut self, wanted: Wanted, cause: Cause) {
-        match cause {
-            Cause::Ahead => _ = self.ahead.pop_front(),
-            Cause::Asked => {
-                self.asked.pop_front();
-                self.asked_for.remove(&wanted);
-            }
-            Cause::Run(_) => {
-                if let Run::Running(course) = &mut self.run {
-                    course.visited[wanted.layer] = true;
-                }
-            }
-        }
-    }
-}
+use crate::residency::{Asker, LayerState, Verdict, Wants};
+use crate::transfer::{Errand, Priority, run_errands};
 
 /// What becomes of the thing that comes next.
 enum Step {
@@ -241,10 +47,10 @@ impl Core {
             return Err(self.closed_error());
         }
         let mut all = all.peekable();
-        if all.peek().is_some() {
-            self.begin_stage();
-        }
         let mut agenda = self.agenda();
+        if all.peek().is_some() {
+            self.begin_stage(&agenda);
+        }
         all.for_each(|wanted| agenda.ask_for(wanted));
         drop((agenda, ledger));
         self.pump();
@@ -272,9 +78,8 @@ impl Core {
         let mut agenda = self.agenda();
         if !agenda.has_course() {
             ledger.try_again(|_| true);
-            agenda.runs_begun += 1;
-            agenda.run = Run::Running(Course::new(order, self.layers.len()));
-            self.begin_stage();
+            agenda.begin_run(order, self.layers.len());
+            self.begin_stage(&agenda);
         }
         drop((agenda, ledger));
         self.log(LogLevel::Info, || "started".to_owned());
@@ -288,9 +93,13 @@ impl Core {
         refuse_in_callback("wait")?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut ledger = self.residency.lock();
+        let epoch = ledger.cancels();
         loop {
             if ledger.is_closed() {
                 return Err(self.closed_error());
+            }
+            if ledger.cancels() != epoch {
+                return Err(self.cancelled());
             }
             if let Some(outcome) = self.outcome(&ledger) {
                 return match outcome {
@@ -301,7 +110,7 @@ impl Core {
                         result
                     }
                     Outcome::NoRoom(layer) => {
-                        let bytes = self.layers.bytes(layer);
+                        let bytes = self.plan(layer).map_or(self.layers.bytes(layer), |plan| plan.charge);
                         Err(self.no_room(ledger, layer, bytes))
                     }
                 };
@@ -323,7 +132,7 @@ impl Core {
     /// What `start` has come to, once it has come to something.
     fn outcome(&self, ledger: &LockedLedger<'_>) -> Option<Outcome> {
         let mut agenda = self.agenda();
-        let is_idle = agenda.under_way.is_empty() && !ledger.is_loading();
+        let is_idle = agenda.begun() == 0 && !ledger.is_loading();
         let is_stuck = agenda.is_run_stuck && is_idle;
         match &mut agenda.run {
             Run::NotStarted => Some(Outcome::Known(Err(Error::InvalidState {
@@ -379,48 +188,62 @@ impl Core {
         let mut errands = Vec::new();
         let mut ledger = self.residency.lock();
         let mut agenda = self.agenda();
-        agenda.is_run_stuck = false;
-        let mut wants = Wants::Nothing;
-        // Whoever waits for a layer goes first, and a machine that is short of memory is left alone.
-        while !ledger.is_closed() && agenda.under_way.len() < self.settings.max_concurrent_loads {
-            let most_runs =
-                if self.settings.strategy == Strategy::Parallel { self.settings.max_concurrent_loads } else { 1 };
-            let Some((wanted, cause)) = agenda.peek(most_runs) else { break };
-            if agenda.is_under_pressure || ledger.is_anyone_waiting() {
-                wants = Wants::Space;
-                break;
+        let wants = loop {
+            let wants = self.begin_what_may(&mut ledger, &mut agenda, &mut errands);
+            // What ended without having come, for it was cancelled before, is gone through again.
+            if !self.end_run(&mut ledger, &mut agenda) {
+                break wants;
             }
-            match self.step(&mut ledger, &mut agenda, wanted, cause) {
+        };
+        self.residency.set_wants(&mut ledger, wants);
+        drop((agenda, ledger));
+        // One after another, so that reads are queued in order.
+        run_errands(errands);
+    }
+
+    fn begin_what_may(
+        self: &Arc<Core>,
+        ledger: &mut LockedLedger<'_>,
+        agenda: &mut Agenda,
+        errands: &mut Vec<Errand>,
+    ) -> Wants {
+        agenda.is_run_stuck = false;
+        let most_runs =
+            if self.settings.strategy == Strategy::Parallel { self.settings.max_concurrent_loads } else { 1 };
+        while !ledger.is_closed() && agenda.begun() < self.settings.max_concurrent_loads {
+            let Some((wanted, cause)) = agenda.peek(most_runs) else { break };
+            // Whoever waits for a layer goes first, and a machine that is short of memory is left alone.
+            if agenda.is_under_pressure || ledger.is_anyone_waiting() {
+                return Wants::Space;
+            }
+            match self.step(ledger, agenda, wanted, cause) {
                 Step::Taken(errand) => errands.extend(errand),
                 Step::Blocked(until, errand) => {
-                    // Whatever is stuck in front of `start` has it stuck too.
-                    agenda.is_run_stuck |= until == Wants::Releases && errand.is_none();
                     errands.extend(errand);
-                    wants = until;
-                    break;
+                    return until;
                 }
             }
         }
-        self.residency.set_wants(&mut ledger, wants);
-        self.end_run(&mut ledger, &mut agenda);
-        drop((agenda, ledger));
-        if !errands.is_empty() {
-            // One after another, so that reads are queued in order.
-            run_errand(Box::new(move || errands.into_iter().for_each(|errand| errand())));
-        }
+        Wants::Nothing
     }
 
-    fn end_run(&self, ledger: &mut LockedLedger<'_>, agenda: &mut Agenda) {
+    /// Ends `start` when all layers were visited and have come. True if some have not, and are before it again.
+    fn end_run(&self, ledger: &mut LockedLedger<'_>, agenda: &mut Agenda) -> bool {
         let has_visited_all = match &mut agenda.run {
             Run::Running(course) => course.peek().is_none(),
             _ => false,
         };
-        if has_visited_all && agenda.runs() == 0 && !ledger.is_loading() {
+        if has_visited_all && agenda.runs() == 0 && !ledger.is_loading() && !ledger.is_closed() {
+            let arrivals = self.arrivals();
+            if agenda.revisit(|layer| arrivals.lacks_any(layer)) {
+                return true;
+            }
             agenda.run = Run::Ended;
         }
         if agenda.is_run_stuck || matches!(agenda.run, Run::Ended) {
             self.residency.notify(ledger);
         }
+        false
     }
 
     /// Begins the thing that comes next, if it may.
@@ -450,30 +273,47 @@ impl Core {
                 return Step::Taken(None);
             }
         }
-        let plan = match self.plan(layer) {
-            Ok(plan) => plan,
-            Err(error) => return Step::Taken(Some(self.give_up(agenda, wanted, cause, error))),
-        };
+        match self.plan(layer) {
+            Ok(plan) => self.ask_and_begin(ledger, agenda, wanted, cause, plan),
+            Err(error) => Step::Taken(Some(self.give_up(agenda, wanted, cause, error))),
+        }
+    }
+
+    /// Begins an absent layer, if there is space for it or can be made.
+    fn ask_and_begin(
+        self: &Arc<Core>,
+        ledger: &mut LockedLedger<'_>,
+        agenda: &mut Agenda,
+        wanted: Wanted,
+        cause: Cause,
+        plan: Plan,
+    ) -> Step {
         let asker = if matches!(cause, Cause::Run(_)) { Asker::Background } else { Asker::Prefetch };
+        // Where nothing is ever reclaimed, a release makes no room.
+        let until = if ledger.reclaims_any() { Wants::Releases } else { Wants::Space };
         if asker == Asker::Prefetch {
             // Before the words are looked at, so that no release is missed.
-            self.residency.set_wants(ledger, Wants::Releases);
+            self.residency.set_wants(ledger, until);
         }
-        match self.residency.ask(ledger, layer, plan.charge, asker) {
+        match self.residency.ask(ledger, wanted.layer, plan.charge, asker) {
             Verdict::Granted => Step::Taken(Some(self.begin(ledger, agenda, wanted, cause, Some(plan)))),
             Verdict::Evict(drained) => {
                 let core = self.clone();
-                Step::Blocked(Wants::Releases, Some(Box::new(move || core.finish_all(drained))))
+                Step::Blocked(until, Some(Box::new(move || core.finish_all(drained))))
             }
             Verdict::Coming => Step::Blocked(Wants::Space, None),
             Verdict::HeldUp | Verdict::Full | Verdict::TooLarge if asker == Asker::Background => {
                 agenda.is_run_stuck = true;
                 Step::Blocked(Wants::Space, None)
             }
-            Verdict::HeldUp | Verdict::Full => Step::Blocked(Wants::Releases, None),
+            Verdict::HeldUp | Verdict::Full => {
+                // What is stuck in front of `start` has it stuck too.
+                agenda.is_run_stuck = true;
+                Step::Blocked(until, None)
+            }
             Verdict::TooLarge => {
                 let error = Error::Budget {
-                    subject: self.layer_text(layer),
+                    subject: self.layer_text(wanted.layer),
                     bytes: plan.charge,
                     found: "limits that it never fits".to_owned(),
                 };
@@ -491,53 +331,77 @@ impl Core {
         cause: Cause,
         granted: Option<Plan>,
     ) -> Errand {
-        agenda.pop(wanted, cause);
-        agenda.under_way.insert(wanted.layer, cause);
+        agenda.begin(wanted, cause);
         let epoch = ledger.cancels();
         let core = self.clone();
         Box::new(move || core.load_in_background(wanted, cause, granted, epoch))
     }
 
     fn give_up(self: &Arc<Core>, agenda: &mut Agenda, wanted: Wanted, cause: Cause, error: Error) -> Errand {
-        agenda.pop(wanted, cause);
-        agenda.under_way.insert(wanted.layer, cause);
+        agenda.begin(wanted, cause);
         let core = self.clone();
-        Box::new(move || core.layer_failed(wanted.layer, &error))
+        Box::new(move || {
+            core.agenda().found_out(wanted.layer);
+            core.layer_failed(wanted.layer, &error);
+        })
     }
 
     /// Makes the space that was granted, and queues what is missing.
     fn load_in_background(self: &Arc<Core>, wanted: Wanted, cause: Cause, granted: Option<Plan>, epoch: u64) {
         let layer = wanted.layer;
-        let made = granted.map(|plan| Space::make(plan, self.settings.allocator.as_ref(), self.keep.as_ref()));
+        if self.settings.unload == Unload::MemoryPressure {
+            self.heed_pressure();
+        }
+        let is_granted = granted.is_some();
+        let is_postponed = self.agenda().is_under_pressure;
+        let made = granted.filter(|_| !is_postponed).map(|plan| self.make_space(plan)).transpose();
         let mut ledger = self.residency.lock();
         let is_over = ledger.is_closed() || ledger.cancels() != epoch;
-        let is_granted = made.is_some();
-        let failure = match made {
-            None => None,
-            Some(Ok(space)) => {
+        match made {
+            Ok(Some(space)) => {
                 self.count_allocation(&space);
                 ledger.settle(layer, space);
-                None
             }
-            Some(Err(error)) => Some(error.within(&self.layer_text(layer))),
-        };
-        if failure.is_some() || is_over {
-            if failure.is_none() {
-                self.agenda().settled(layer);
+            Ok(None) => {}
+            Err(error) => {
+                self.agenda().found_out(layer);
+                self.give_grant_back(ledger, layer, is_granted);
+                self.layer_failed(layer, &error.within(&self.layer_text(layer)));
+                return;
             }
-            let drained = is_granted.then(|| self.residency.vacate(&mut ledger, layer));
-            drop(ledger);
-            self.finish_all(drained.into_iter().collect());
-            if let Some(error) = failure {
-                self.layer_failed(layer, &error);
+        }
+        if is_over || is_postponed {
+            let mut agenda = self.agenda();
+            agenda.found_out(layer);
+            if self.residency.snapshot(layer).state != LayerState::Loading || is_granted {
+                agenda.settled(layer);
             }
+            if !is_over {
+                agenda.put_back(wanted, cause);
+            }
+            drop(agenda);
+            self.give_grant_back(ledger, layer, is_granted);
             self.pump();
             return;
         }
         if ledger.space(layer).is_none() {
             self.agenda().put_back(wanted, cause);
         }
+        self.queue_missing(ledger, wanted);
+    }
+
+    /// Gives back the space of a layer that nothing will come into, if it was granted space.
+    fn give_grant_back(&self, mut ledger: LockedLedger<'_>, layer: usize, is_granted: bool) {
+        let drained = is_granted.then(|| self.residency.vacate(&mut ledger, layer));
+        drop(ledger);
+        self.finish_all(drained.into_iter().collect());
+    }
+
+    /// Queues what is missing of a layer that has space.
+    fn queue_missing(self: &Arc<Core>, mut ledger: LockedLedger<'_>, wanted: Wanted) {
+        let layer = wanted.layer;
         let expected = self.expect_missing(&mut ledger, layer, wanted.tensor);
+        self.agenda().found_out(layer);
         self.counters.prefetches.fetch_add(u64::from(!expected.chunks.is_empty()), Ordering::Relaxed);
         let is_idle = self.residency.snapshot(layer).state != LayerState::Loading;
         if is_idle {
@@ -546,7 +410,9 @@ impl Core {
         self.residency.notify(&mut ledger);
         drop(ledger);
         self.finish_all(expected.unused.into_iter().collect());
-        self.push(layer, expected.chunks, Priority::Background);
+        // Whoever came for the layer since then waits for it.
+        let is_held = self.residency.snapshot(layer).holders() > 0;
+        self.push(layer, expected.chunks, if is_held { Priority::Urgent } else { Priority::Background });
         self.note_if_complete();
         if is_idle {
             self.pump();
@@ -562,6 +428,7 @@ impl Core {
         self.log(LogLevel::Error, || error.to_string());
         self.mailbox().tell_error(layer, None, error.clone());
         self.residency.announce();
+        self.pump();
     }
 
     /// Ends `start` with an error. With the pool locked.
@@ -592,10 +459,8 @@ impl Core {
     }
 
     /// Something is wanted now.
-    pub(super) fn begin_stage(&self) {
-        let figures = self.figures();
-        let is_done = figures.progress() >= 1.0 && figures.bytes_total > 0;
-        self.mailbox().set_stage(if is_done { Stage::Done } else { Stage::Loading });
+    pub(super) fn begin_stage(&self, agenda: &Agenda) {
+        self.mailbox().set_stage(if agenda.was_told_fully_loaded { Stage::Done } else { Stage::Loading });
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Core;
-use super::events::LogLevel;
+use super::events::{LogLevel, Mailbox};
 use crate::error::{Error, Result};
 use crate::io::os;
 use crate::residency::pressure::bytes_to_give_back;
@@ -15,8 +15,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 impl Core {
     /// Looks at the machine, and gives back as much as it is short of. Nothing is read ahead while it is.
     pub(super) fn heed_pressure(self: &Arc<Core>) {
-        let Some(reading) = self.settings.gauge.read() else { return };
-        let bytes = bytes_to_give_back(reading, self.settings.pressure_threshold);
+        let reading = self.settings.gauge.read();
+        // What cannot be read is no shortage.
+        let bytes = reading.map_or(0, |reading| bytes_to_give_back(reading, self.settings.pressure_threshold));
         let mut ledger = self.residency.lock();
         let has_changed = self.agenda().set_pressure(bytes > 0);
         let mut drained = self.residency.relieve(&mut ledger, bytes);
@@ -24,7 +25,8 @@ impl Core {
         if has_changed || !drained.is_empty() {
             let gone = drained.len();
             self.log(LogLevel::Info, || {
-                format!("{} bytes of memory available, {bytes} to give back: {gone} layers go", reading.available)
+                let available = reading.map_or(0, |reading| reading.available);
+                format!("{available} bytes of memory available, {bytes} to give back: {gone} layers go")
             });
         }
         for space in drained.iter_mut().filter_map(|drained| drained.space_mut()) {
@@ -39,9 +41,10 @@ impl Core {
 
 /// Starts the thread that looks at the machine as long as the loader lives.
 pub(super) fn start_watching(core: &Arc<Core>) -> Result<()> {
+    let mailbox = core.mailbox().clone();
     let core = Arc::downgrade(core);
     let builder = std::thread::Builder::new().name("pml-pressure".to_owned());
-    match os::without_signals(|| builder.spawn(move || watch(&core))) {
+    match os::without_signals(|| builder.spawn(move || watch(&core, &mailbox))) {
         Ok(_) => Ok(()),
         Err(error) => {
             Err(Error::OutOfMemory { what: "a thread that watches memory".to_owned(), reason: error.to_string() })
@@ -49,13 +52,9 @@ pub(super) fn start_watching(core: &Arc<Core>) -> Result<()> {
     }
 }
 
-fn watch(core: &Weak<Core>) {
-    loop {
-        std::thread::sleep(INTERVAL);
+fn watch(core: &Weak<Core>, mailbox: &Mailbox) {
+    while !mailbox.is_closed_within(INTERVAL) {
         let Some(core) = core.upgrade() else { return };
-        if core.closed.load(std::sync::atomic::Ordering::Acquire) {
-            return;
-        }
         core.heed_pressure();
     }
 }

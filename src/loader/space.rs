@@ -189,7 +189,7 @@ impl Space {
                     adjacent && at < piece.limit
                 });
                 if !continues {
-                    let limit = (at / step + 1) * step;
+                    let limit = (at / step).saturating_add(1).saturating_mul(step);
                     pieces.push(Piece { first_member: member, last_member: member, start: at, end: at, limit });
                 }
                 let Some(piece) = pieces.last_mut() else { break };

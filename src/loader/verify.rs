@@ -35,7 +35,7 @@ impl Loader {
     /// findings there were. `flags` is a sum of `VERIFY_…`, 0 for all. Uses bounded memory and loads nothing.
     ///
     /// # Errors
-    /// An unknown flag; a read that fails; `Cancelled` when `on_finding` breaks off.
+    /// An unknown flag; a read that fails; `Cancelled` when `on_finding` breaks off; `WouldDeadlock` in a callback.
     pub fn verify(&self, flags: u64, mut on_finding: impl FnMut(Finding) -> ControlFlow<()>) -> Result<usize> {
         refuse_in_callback("verify")?;
         if flags & !(VERIFY_STRUCTURE | VERIFY_VALUES) != 0 {

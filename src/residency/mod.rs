@@ -17,6 +17,7 @@ mod word;
 mod checks;
 
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -173,10 +174,20 @@ impl<S> Locked<'_, S> {
         self.state.is_anyone_waiting()
     }
 
+    /// Whether any loader of the pool lets layers go for others.
+    pub fn reclaims_any(&self) -> bool {
+        self.state.ledgers.values().any(|ledger| ledger.limits.reclaims)
+    }
+
     /// The pool's limit and charge, in bytes.
     pub fn shared(&self) -> (u64, u64) {
         (self.state.limit, self.state.charged)
     }
+}
+
+/// A caller's own allocator may panic when it takes memory back; the books are kept nevertheless.
+fn drop_contained<T>(value: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }
 
 static NEXT_LEDGER: AtomicU64 = AtomicU64::new(0);
@@ -388,7 +399,7 @@ impl<S> Residency<S> {
     /// Gives the space of a draining layer back, without the lock, for that takes a while; and tells everyone.
     pub fn finish(&self, drained: Drained<S>) {
         let Drained { ledger, layer, charge, space } = drained;
-        drop(space);
+        drop_contained(space);
         self.pool.lock().move_out(ledger, layer, charge);
         self.announce();
     }
@@ -413,7 +424,7 @@ impl<S> Drop for Residency<S> {
         drop(state);
         // What drains is given back and uncharged by whoever took it; of the rest, the space goes first, its charge after.
         let charged: u64 = ledger.iter().flat_map(|ledger| ledger.tenants.values()).map(Tenant::charge_of_space).sum();
-        drop(ledger);
+        drop_contained(ledger);
         if charged > 0 {
             self.pool.lock().charged -= charged;
             self.announce();

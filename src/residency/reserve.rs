@@ -1,5 +1,8 @@
 //! Who gets space, and who has to go for it.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
 use super::ledger::Ledger;
 use super::pool::State;
 use super::{LayerState, Snapshot};
@@ -70,11 +73,27 @@ enum Scope {
 }
 
 /// A layer that could go.
+#[derive(PartialEq, Eq)]
 struct Candidate {
+    steps_ahead: usize,
+    last_used: u64,
     ledger: u64,
     layer: usize,
     charge: u64,
-    last_used: u64,
+}
+
+impl Ord for Candidate {
+    /// The greatest goes first.
+    fn cmp(&self, other: &Candidate) -> Ordering {
+        let farther = self.steps_ahead.cmp(&other.steps_ahead);
+        farther.then(other.last_used.cmp(&self.last_used)).then(self.layer.cmp(&other.layer))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Candidate) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// By how much a layer does not fit.
@@ -107,46 +126,59 @@ impl Lack {
 impl<S> State<S> {
     /// Asks for `bytes` for an absent layer of the ledger `asking`. Granted space is charged at once.
     pub(super) fn ask(&mut self, asking: u64, layer: usize, bytes: u64, asker: Asker, now: u64) -> Verdict<S> {
-        let Some(own) = self.ledgers.get(&asking) else { return Verdict::TooLarge };
-        if bytes > self.limit || bytes > own.limits.bytes || own.limits.layers == 0 {
-            return Verdict::TooLarge;
+        loop {
+            let Some(mut lack) = self.lack(asking, bytes) else { return Verdict::TooLarge };
+            if lack.is_none() {
+                self.charge(bytes);
+                if let Some(own) = self.ledgers.get_mut(&asking) {
+                    own.move_in(layer, bytes, now);
+                }
+                return Verdict::Granted;
+            }
+            let whole = lack;
+            self.count(asking, &mut lack, |_, now| now.state == LayerState::Draining);
+            if lack.is_none() {
+                return Verdict::Coming;
+            }
+            if asker == Asker::Background {
+                return Verdict::Full;
+            }
+            let victims = self.victims(asking, layer, asker, &mut lack);
+            if !lack.is_none() && asker == Asker::Acquire {
+                self.count(asking, &mut lack, |ledger, now| {
+                    ledger.limits.reclaims && now.state == LayerState::Loading && now.holders() == 0
+                });
+            }
+            if !lack.is_none() {
+                return self.wait_or_fail(asking, whole);
+            }
+            if victims.is_empty() {
+                return Verdict::Coming;
+            }
+            let drained: Vec<_> = victims.iter().filter_map(|victim| self.evict(victim.ledger, victim.layer)).collect();
+            if !drained.is_empty() {
+                return Verdict::Evict(drained);
+            }
+            // Each was acquired since it was looked at: others may be idle.
         }
-        let mut lack = Lack {
+    }
+
+    /// By how much a layer of so many bytes does not fit; `None` if it never does.
+    fn lack(&self, asking: u64, bytes: u64) -> Option<Lack> {
+        let own = self.ledgers.get(&asking)?;
+        if bytes > self.limit || bytes > own.limits.bytes || own.limits.layers == 0 {
+            return None;
+        }
+        Some(Lack {
             shared_bytes: (self.charged.saturating_add(bytes)).saturating_sub(self.limit),
             own_bytes: (own.charged.saturating_add(bytes)).saturating_sub(own.limits.bytes),
             own_layers: (own.tenants.len() + 1).saturating_sub(own.limits.layers),
-        };
-        if lack.is_none() {
-            self.charge(bytes);
-            if let Some(own) = self.ledgers.get_mut(&asking) {
-                own.move_in(layer, bytes, now);
-            }
-            return Verdict::Granted;
-        }
-        let mut whole = lack;
-        self.count(asking, &mut lack, |_, now| now.state == LayerState::Draining);
-        if lack.is_none() {
-            return Verdict::Coming;
-        }
-        if asker == Asker::Background {
-            return Verdict::Full;
-        }
-        let victims = self.victims(asking, layer, asker, &mut lack);
-        if !lack.is_none() && asker == Asker::Acquire {
-            self.count(asking, &mut lack, |ledger, now| {
-                ledger.limits.reclaims && now.state == LayerState::Loading && now.holders() == 0
-            });
-        }
-        if lack.is_none() {
-            let drained: Vec<_> = victims.iter().filter_map(|victim| self.evict(victim.ledger, victim.layer)).collect();
-            return match (victims.is_empty(), drained.is_empty()) {
-                (true, _) => Verdict::Coming,
-                // Acquired since they were looked at.
-                (false, true) => Verdict::HeldUp,
-                (false, false) => Verdict::Evict(drained),
-            };
-        }
-        // Who holds what may have changed since then, and a release since then is announced: whatever may ever go counts.
+        })
+    }
+
+    /// Whether releases may make room. Who holds what may have changed since victims were sought, and a release since then
+    /// is announced: whatever may ever go counts.
+    fn wait_or_fail(&self, asking: u64, mut whole: Lack) -> Verdict<S> {
         self.count(asking, &mut whole, |ledger, now| ledger.limits.reclaims || now.state == LayerState::Draining);
         if whole.is_none() { Verdict::HeldUp } else { Verdict::Full }
     }
@@ -164,20 +196,25 @@ impl<S> State<S> {
 
     /// The layers that go for this one, best first, until nothing lacks or no more may go.
     fn victims(&self, asking: u64, layer: usize, asker: Asker, lack: &mut Lack) -> Vec<Candidate> {
-        let mut chosen: Vec<Candidate> = Vec::new();
-        while !lack.is_none() {
-            let ledgers = self.ledgers.iter().filter(|(id, _)| !lack.is_own() || **id == asking);
-            let best = ledgers.filter(|(_, ledger)| ledger.limits.reclaims).filter_map(|(id, ledger)| {
+        let reclaiming = self.ledgers.iter().filter(|(_, ledger)| ledger.limits.reclaims);
+        let mut heaps: Vec<BinaryHeap<Candidate>> = reclaiming
+            .map(|(id, ledger)| {
                 let scope = match asker {
                     Asker::Acquire => Scope::All,
                     _ if *id == asking => ledger.scope_for(layer),
                     _ => Scope::Used,
                 };
-                let is_chosen = |layer| chosen.iter().any(|other| other.ledger == *id && other.layer == layer);
-                ledger.victim(*id, scope, is_chosen)
-            });
+                ledger.candidates(*id, scope)
+            })
+            .collect();
+        let mut chosen: Vec<Candidate> = Vec::new();
+        while !lack.is_none() {
+            let may_help = |heap: &&mut BinaryHeap<Candidate>| {
+                heap.peek().is_some_and(|best| !lack.is_own() || best.ledger == asking)
+            };
             // Among loaders, the layer used longest ago.
-            let Some(best) = best.min_by_key(|candidate| candidate.last_used) else { break };
+            let oldest = heaps.iter_mut().filter(may_help).min_by_key(|heap| heap.peek().map(|best| best.last_used));
+            let Some(best) = oldest.and_then(BinaryHeap::pop) else { break };
             lack.less(best.charge, best.ledger == asking);
             chosen.push(best);
         }
@@ -196,10 +233,13 @@ impl<S> State<S> {
     pub(super) fn relieve(&mut self, id: u64, bytes: u64) -> Vec<Drained<S>> {
         let mut drained = Vec::new();
         let mut gone = 0;
+        let mut candidates = match self.ledgers.get(&id) {
+            Some(ledger) if bytes > 0 => ledger.candidates(id, Scope::All),
+            _ => BinaryHeap::new(),
+        };
         while gone < bytes {
-            let candidate = self.ledgers.get(&id).and_then(|ledger| ledger.victim(id, Scope::All, |_| false));
-            let Some(candidate) = candidate else { break };
-            // Held by now: it is no candidate any more.
+            let Some(candidate) = candidates.pop() else { break };
+            // Held by now, some are no candidates any more.
             let Some(one) = self.evict(id, candidate.layer) else { continue };
             gone += candidate.charge;
             drained.push(one);
@@ -233,23 +273,29 @@ impl<S> Ledger<S> {
         }
     }
 
-    /// The layer to go first: the farthest ahead in the order of use where there is one, else the one used longest ago.
-    fn victim(&self, id: u64, scope: Scope, is_chosen: impl Fn(usize) -> bool) -> Option<Candidate> {
+    /// The layers that may go, those to go first on top: the farthest ahead in the order of use where there is one, else
+    /// those used longest ago.
+    fn candidates(&self, id: u64, scope: Scope) -> BinaryHeap<Candidate> {
         let ahead = self.order.as_deref().zip(self.words.last_acquired());
-        let steps = |layer: usize| ahead.map_or(0, |(order, last)| order.steps_ahead(last, layer));
-        let idle = self.tenants.iter().filter(|(layer, _)| {
-            let now = self.words.layers[**layer].snapshot();
-            matches!(now.state, LayerState::Partial | LayerState::Resident) && now.holders() == 0
+        let candidates = self.tenants.iter().filter_map(|(layer, tenant)| {
+            let word = &self.words.layers[*layer];
+            let now = word.snapshot();
+            let is_idle = matches!(now.state, LayerState::Partial | LayerState::Resident) && now.holders() == 0;
+            let steps_ahead = ahead.map_or(0, |(order, last)| order.steps_ahead(last, *layer));
+            let last_used = word.last_used();
+            let may_go = match scope {
+                Scope::All => true,
+                Scope::Used => last_used > tenant.since,
+                Scope::From(least) => steps_ahead >= least,
+            };
+            (is_idle && may_go).then(|| Candidate {
+                steps_ahead,
+                last_used: last_used.max(tenant.since),
+                ledger: id,
+                layer: *layer,
+                charge: tenant.charge,
+            })
         });
-        let allowed = idle.filter(|(layer, tenant)| match scope {
-            Scope::All => true,
-            Scope::Used => self.words.layers[**layer].last_used() > tenant.since,
-            Scope::From(least) => steps(**layer) >= least,
-        });
-        let candidates = allowed.filter(|(layer, _)| !is_chosen(**layer)).map(|(layer, tenant)| {
-            let last_used = self.words.layers[*layer].last_used().max(tenant.since);
-            Candidate { ledger: id, layer: *layer, charge: tenant.charge, last_used }
-        });
-        candidates.min_by_key(|candidate| (usize::MAX - steps(candidate.layer), candidate.last_used))
+        candidates.collect()
     }
 }

@@ -9,7 +9,7 @@ mod workers;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-pub use workers::{Errand, MAX_WORKERS, Queue, default_workers, run_errand};
+pub use workers::{Errand, MAX_WORKERS, Queue, default_workers, run_errands};
 
 use crate::error::Result;
 use crate::io::Source;
@@ -85,6 +85,11 @@ impl Chunk {
         match &self.destination {
             Destination::InPlace => self.source.populate(reader, self.offset..self.offset + self.bytes),
             Destination::Memory(start) => {
+                if self.source.is_custom() {
+                    // A caller's reader may look at what it was given, and leave out what it says it has written.
+                    // SAFETY: as below.
+                    unsafe { start.as_ptr().write_bytes(0, self.bytes as usize) };
+                }
                 // SAFETY: whoever made the chunk gave it `bytes` of memory that nobody else touches meanwhile.
                 let into = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.bytes as usize) };
                 self.source.read_with(reader, into, self.offset)

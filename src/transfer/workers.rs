@@ -228,8 +228,8 @@ impl Queue {
         let mut lines = WORKERS.lock();
         lines.line(self, customer).later.push((when, chunk));
         drop(lines);
-        // Whoever sleeps has to learn until when.
-        WORKERS.work.notify_one();
+        // All who sleep have to learn until when.
+        WORKERS.work.notify_all();
     }
 
     /// Makes the queued chunks of a layer urgent.
@@ -271,8 +271,12 @@ impl Queue {
     }
 }
 
-/// Has something done on a worker, before any chunk. Where no worker can be started it is done here.
-pub fn run_errand(errand: Errand) {
+/// Has things done on a worker one after another, before any chunk. Where no worker can be started they are done here.
+pub fn run_errands(errands: Vec<Errand>) {
+    if errands.is_empty() {
+        return;
+    }
+    let errand: Errand = Box::new(move || errands.into_iter().for_each(contain));
     let mut lines = WORKERS.lock();
     let wanted = lines.wanted_threads(1);
     if lines.start_threads(wanted).is_err() {
