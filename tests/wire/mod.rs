@@ -142,7 +142,8 @@ pub fn write_tensors(path: &Path, layers: usize, tensors: usize, bytes: usize) {
     write_named(path, bytes, names);
 }
 
-fn write_named(path: &Path, bytes: usize, names: impl ExactSizeIterator<Item = String>) {
+/// A model of these tensors, each of so many bytes.
+pub fn write_named(path: &Path, bytes: usize, names: impl ExactSizeIterator<Item = String>) {
     let mut header = HeaderWriter::new();
     let count = names.len();
     for name in names {
