@@ -1,7 +1,6 @@
 /* A strategy of the caller's own: odd layers first, the next one read ahead, the one before given back. */
 #include <stdio.h>
 #include <stdlib.h>
-
 #include "pml.h"
 
 static int fail(const char *what)

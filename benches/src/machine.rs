@@ -11,7 +11,9 @@ pub fn description() -> String {
         || "unknown memory".to_owned(),
         |kilobytes| format!("{:.0} GiB of memory", kilobytes as f64 / f64::from(1 << 20)),
     );
-    let kernel = read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // What follows says whose build it is.
+    let kernel = release.split('-').next().unwrap_or_default();
     let hypervisor = field("/proc/cpuinfo", "flags").is_some_and(|flags| flags.contains("hypervisor"));
     let kind = if hypervisor { "a virtual machine" } else { "a machine" };
     format!("{kind} with {cores} of {processor}, {memory}, Linux {}", kernel.trim())

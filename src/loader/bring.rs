@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Core;
 use super::core::LockedLedger;
 use super::deliver::Expected;
-use super::events::refuse_in_callback;
+use super::mailbox::refuse_in_callback;
 use super::options::{Strategy, Unload};
 use super::space::{Plan, Space};
 use crate::error::{Error, Result};

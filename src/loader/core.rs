@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use super::agenda::Agenda;
-use super::events::{Figures, LogLevel, Mailbox, Stage, refuse_in_callback};
+use super::events::{Figures, LogLevel, Stage};
 use super::layers::Layers;
 use super::load_into::Batch;
+use super::mailbox::{Mailbox, refuse_in_callback};
 use super::options::{Recovery, Strategy, Unload};
 use super::progress::Arrivals;
 use super::space::{LayerFiles, Space};
@@ -26,6 +27,8 @@ use crate::transfer::{Chunk, Queue};
 /// The shared part of a loader.
 pub struct Core {
     pub(super) catalogue: Catalogue,
+    /// Bytes of all tensors.
+    pub(super) total_bytes: u64,
     pub(super) layers: Arc<Layers>,
     pub(super) residency: Residency<Space>,
     pub(super) queue: Queue,
@@ -135,6 +138,7 @@ impl Core {
                 family: options.layer_order,
             },
             counters: Counters::default(),
+            total_bytes: mailbox.figures().bytes_total,
             catalogue,
             layers,
             sources,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use super::core::{Failed, LockedLedger};
-use super::events::{Answer, Event, EventKind, LogLevel};
+use super::events::{Answer, Event, EventKind, LogLevel, Stage};
 use super::options::Recovery;
 use super::space::{LayerFiles, Space, cut};
 use crate::error::{Error, Result, quoted};
@@ -285,7 +285,8 @@ impl Core {
     /// What a listener has answered.
     pub(super) fn answered(self: &Arc<Core>, event: &Event, answer: Answer) {
         match (event.kind, event.tensor) {
-            (EventKind::Progress, _) if answer == Answer::Cancel => self.cancel(),
+            // What was begun since a cancel is not cancelled by the answer to it.
+            (EventKind::Progress, _) if answer == Answer::Cancel && event.stage != Stage::Cancelled => self.cancel(),
             (EventKind::Error, Some(tensor)) => {
                 let ledger = self.residency.lock();
                 let failed = self.undecided().remove(&tensor).unwrap_or_default();

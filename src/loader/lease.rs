@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::events::refuse_in_callback;
+use super::mailbox::refuse_in_callback;
 use super::{Core, Loader};
 use crate::error::{Error, Result, quoted};
 use crate::format::TensorInfo;

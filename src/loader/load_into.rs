@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::events::{LogLevel, refuse_in_callback};
+use super::events::LogLevel;
+use super::mailbox::refuse_in_callback;
 use super::options::Recovery;
 use super::{Core, Tensor};
 use crate::error::{Error, Result, quoted};

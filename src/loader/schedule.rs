@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use super::Core;
 use super::agenda::{Agenda, Cause, Run, Wanted};
 use super::core::LockedLedger;
-use super::events::{LogLevel, Stage, refuse_in_callback};
+use super::events::{LogLevel, Stage};
+use super::mailbox::refuse_in_callback;
 use super::options::{Strategy, Unload};
 use super::space::Plan;
 use crate::error::{Error, Result};
@@ -178,7 +179,10 @@ impl Core {
             return;
         }
         let ledger = self.residency.lock();
-        self.agenda().ahead = ahead().collect();
+        let most = ledger.shared().0.min(self.residency.limits().bytes);
+        // What can never fit is told to whoever acquires it.
+        let fits = |ahead: &usize| self.plan(*ahead).is_ok_and(|plan| plan.charge <= most);
+        self.agenda().ahead = ahead().filter(fits).collect();
         drop(ledger);
         self.pump();
     }

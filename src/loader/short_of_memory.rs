@@ -4,7 +4,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Core;
-use super::events::{LogLevel, Mailbox};
+use super::events::LogLevel;
+use super::mailbox::Mailbox;
 use crate::error::{Error, Result};
 use crate::io::os;
 use crate::residency::pressure::bytes_to_give_back;

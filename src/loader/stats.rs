@@ -58,7 +58,7 @@ impl Core {
         };
         let ledger = self.residency.lock();
         Stats {
-            total_bytes: self.catalogue.tensors().iter().map(|tensor| tensor.bytes).sum(),
+            total_bytes: self.total_bytes,
             delivered_bytes: ledger.delivered_bytes(),
             resident_bytes: ledger.resident_bytes(),
             peak_resident_bytes: ledger.peak_resident_bytes(),

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::events::refuse_in_callback;
+use super::mailbox::refuse_in_callback;
 use super::{Core, Loader};
 use crate::error::{Error, Result, quoted};
 use crate::io::os;
