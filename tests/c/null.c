@@ -88,6 +88,9 @@ static void without_handles(void)
     CHECK(strcmp(pml_status_name(12345), "PML_STATUS_UNKNOWN") == 0);
     CHECK(strcmp(pml_status_name(INT32_MIN), "PML_STATUS_UNKNOWN") == 0);
     CHECK(pml_status_is_retryable(PML_STATUS_IO) && !pml_status_is_retryable(PML_STATUS_MALFORMED));
+    CHECK(pml_status_is_retryable(PML_STATUS_OUT_OF_MEMORY) && pml_status_is_retryable(PML_STATUS_BUSY));
+    CHECK(pml_status_is_retryable(PML_STATUS_BUDGET) && pml_status_is_retryable(PML_STATUS_TIMED_OUT));
+    CHECK(!pml_status_is_retryable(PML_STATUS_INCOMPLETE) && !pml_status_is_retryable(PML_STATUS_CANCELLED));
     CHECK(strcmp(pml_dtype_name(PML_DTYPE_Q4_K), "Q4_K") == 0);
     CHECK(strcmp(pml_dtype_name(UINT32_MAX), "unknown") == 0);
 
