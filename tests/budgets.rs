@@ -1,5 +1,15 @@
 //! Limits of memory: who gets in, who goes, who waits, and what a refusal says.
+//!
+//! What must not be missing, and which tests turn red where it is (of this file, unless another is named):
+//!
+//! | removed | red |
+//! |---|---|
+//! | the count's being raised before anything else, `Core::acquire` | `a_releases_last_holder_counts_whoever_it_is`, `an_acquire_waits_for_a_release_as_long_as_it_was_given`, `space_goes_to_whoever_came_first` |
+//! | the charge, `State::charge` | fourteen tests here; `cancel_wakes_whoever_waits` in faults.rs; stress.rs |
+//! | the gate for whatever is read ahead while an acquire waits, `Core::pump` | `nothing_is_read_ahead_while_an_acquire_waits_for_space` |
+//! | the check of a victim's holders, `LayerWord::drain` | `residency::word::tests::a_held_layer_does_not_drain`; `a_freed_loader_keeps_no_memory_that_nobody_holds` in loading.rs; loom's checks |
 
+mod helpers;
 mod models;
 mod wire;
 
@@ -9,9 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use helpers::until;
 use pml::Status;
 use pml::io::Mode;
-use pml::loader::{Allocator, Budget, Gauge, LayerState, Loader, Options, Reading, Strategy, Unload};
+use pml::loader::{Allocator, Budget, Gauge, LayerState, Loader, Options, Reading, Stage, Strategy, Unload};
 use wire::{Wire, content};
 
 const LAYER: usize = 64 << 10;
@@ -30,13 +41,27 @@ fn visit(loader: &Loader, layer: usize) {
     assert!(lease.tensors().all(|(tensor, bytes)| bytes == content(tensor, bytes.len())));
 }
 
-/// Waits until it is so.
-fn until(is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < end, "it never was so");
-        std::thread::sleep(Duration::from_millis(1));
+/// Waits until an acquire that began after `cancel` (or after the loader was opened) stands in the line for space.
+///
+/// It says so under the lock, which it gives back only where it waits: whatever takes the lock from here on comes later.
+fn in_line(loader: &Loader, layer: usize) {
+    until(|| loader.layer_info(layer).unwrap().acquires == 1 && loader.stage() == Stage::Loading);
+}
+
+/// A model whose layers are of these sizes, in layers of the usual one.
+fn mixed(sizes: &[usize]) -> Arc<Wire> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mixed.gguf");
+    let mut header = pml::format::gguf::write::HeaderWriter::new();
+    for (layer, size) in sizes.iter().enumerate() {
+        header.add_tensor(&format!("blk.{layer}.weight"), pml::tensor::Dtype::I8, &[(size * LAYER) as u64]).unwrap();
     }
+    let mut data = header.create(&path).unwrap();
+    for (layer, size) in sizes.iter().enumerate() {
+        data.write(&content(layer, size * LAYER)).unwrap();
+    }
+    data.finish().unwrap();
+    Wire::new(&path)
 }
 
 #[test]
@@ -141,10 +166,10 @@ fn an_acquire_waits_for_a_release_as_long_as_it_was_given() {
         assert!(began.elapsed() >= Duration::from_millis(time));
         assert_eq!(loader.layer_info(1).unwrap().acquires, 0);
     }
+    loader.cancel();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| visit(&loader, 1));
-        until(|| loader.layer_info(1).unwrap().acquires == 1);
-        std::thread::sleep(Duration::from_millis(20));
+        in_line(&loader, 1);
         drop(held);
         waiting.join().unwrap();
     });
@@ -156,9 +181,10 @@ fn a_releases_last_holder_counts_whoever_it_is() {
     let loader = Wire::layers(4, LAYER).open(limited(Unload::Lru, 1));
     let tensor = loader.tensor("blk.0.weight").unwrap();
     let (first, second) = (tensor.acquire().unwrap(), loader.acquire_layer(0).unwrap());
+    loader.cancel();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| visit(&loader, 2));
-        until(|| loader.layer_info(2).unwrap().acquires == 1);
+        in_line(&loader, 2);
         drop(second);
         std::thread::sleep(Duration::from_millis(20));
         assert!(!waiting.is_finished());
@@ -169,24 +195,12 @@ fn a_releases_last_holder_counts_whoever_it_is() {
 
 #[test]
 fn whoever_waits_for_releases_is_passed_by_what_fits() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("mixed.gguf");
-    let mut header = pml::format::gguf::write::HeaderWriter::new();
-    let sizes = [2 * LAYER, 3 * LAYER, LAYER];
-    for (layer, bytes) in sizes.into_iter().enumerate() {
-        header.add_tensor(&format!("blk.{layer}.weight"), pml::tensor::Dtype::I8, &[bytes as u64]).unwrap();
-    }
-    let mut data = header.create(&path).unwrap();
-    for (layer, bytes) in sizes.into_iter().enumerate() {
-        data.write(&content(layer, bytes)).unwrap();
-    }
-    data.finish().unwrap();
-    let loader = Wire::new(&path).open(limited(Unload::Lru, 3));
+    let loader = mixed(&[2, 3, 1]).open(limited(Unload::Lru, 3));
     let held = loader.acquire_layer(0).unwrap();
+    loader.cancel();
     std::thread::scope(|scope| {
         let large = scope.spawn(|| visit(&loader, 1));
-        until(|| loader.layer_info(1).unwrap().acquires == 1);
-        std::thread::sleep(Duration::from_millis(20));
+        in_line(&loader, 1);
         visit(&loader, 2);
         assert!(!large.is_finished());
         drop(held);
@@ -196,46 +210,63 @@ fn whoever_waits_for_releases_is_passed_by_what_fits() {
 
 #[test]
 fn space_goes_to_whoever_came_first() {
-    let loader = Wire::layers(8, LAYER).open(limited(Unload::Lru, 1));
+    // A loader for each, whose stage tells that its acquire is in the line, which is one for all.
+    let budget = Budget::new(LAYER as u64);
+    let open = || {
+        let options = Options { unload: Unload::Lru, budget: Some(budget.clone()), ..Options::default() };
+        Wire::layers(2, LAYER).open(options)
+    };
+    let (first, loaders) = (open(), [open(), open(), open(), open(), open()]);
     let order = Mutex::new(Vec::new());
-    let held = loader.acquire_layer(0).unwrap();
+    let held = first.acquire_layer(0).unwrap();
     std::thread::scope(|scope| {
-        for layer in 1..6 {
-            let (loader, order) = (&loader, &order);
+        // Not in the order in which they were opened.
+        for at in [3, 0, 4, 2, 1] {
+            let (loader, order) = (&loaders[at], &order);
             scope.spawn(move || {
-                let lease = loader.acquire_layer(layer).unwrap();
-                order.lock().unwrap().push(layer);
+                let lease = loader.acquire_layer(1).unwrap();
+                order.lock().unwrap().push(at);
                 drop(lease);
             });
-            until(|| loader.layer_info(layer).unwrap().acquires == 1);
-            std::thread::sleep(Duration::from_millis(10));
+            in_line(loader, 1);
         }
         drop(held);
     });
-    assert_eq!(*order.lock().unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(*order.lock().unwrap(), [3, 0, 4, 2, 1]);
 }
 
 #[test]
 fn nothing_is_read_ahead_while_an_acquire_waits_for_space() {
-    let wire = Wire::layers(10, LAYER);
-    let loader = wire.open(limited(Unload::Lru, 2));
-    let (first, second) = (loader.acquire_layer(0).unwrap(), loader.acquire_layer(1).unwrap());
+    let wire = mixed(&[1, 1, 1, 3, 1, 1]);
+    let loader = wire.open(limited(Unload::Lru, 4));
+    let [first, second, third] = [0, 1, 2].map(|layer| loader.acquire_layer(layer).unwrap());
+    wire.take_reads();
+    loader.cancel();
     std::thread::scope(|scope| {
-        let both = scope.spawn(|| {
-            let lease = loader.acquire_layer(2).unwrap();
-            loader.acquire_layer_within(3, Some(Duration::ZERO)).map(drop).map_err(|error| (error, lease))
-        });
-        until(|| loader.layer_info(2).unwrap().acquires == 1);
-        loader.prefetch(&[7, 8, 9]).unwrap();
-        // One goes and there would be room for a prefetch, had it the first turn.
+        let large = scope.spawn(|| loader.acquire_layer(3).unwrap());
+        in_line(&loader, 3);
+        // There is room for one of these, and for the other once a layer is released; a prefetch takes it at once, if it may.
+        loader.prefetch(&[4, 5]).unwrap();
+        assert_eq!(resident(&loader), [0, 1, 2]);
+        assert_eq!(loader.layer_info(4).unwrap().state, LayerState::Absent);
         drop(first);
-        let (error, lease) = both.join().unwrap().unwrap_err();
-        assert_eq!(error.status(), Status::Budget);
-        wire.take_reads();
-        drop((lease, second));
+        let states = [0, 4, 5].map(|layer| loader.layer_info(layer).unwrap().state);
+        assert_eq!(states, [LayerState::Resident, LayerState::Absent, LayerState::Absent]);
+        // Whoever would take it later has the time to.
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!large.is_finished() && wire.take_reads().is_empty());
+        wire.held.store(true, Ordering::SeqCst);
+        drop(second);
+        until(|| wire.under_way() == 1);
+        wire.held.store(false, Ordering::SeqCst);
+        let lease = large.join().unwrap();
+        assert_eq!(wire.take_layers(&loader)[0], 3);
+        // All there is is held: no prefetch has come in, but both still wait.
+        drop(third);
+        until(|| loader.layer_info(4).unwrap().state == LayerState::Resident);
+        drop(lease);
     });
-    // The prefetches have their turn then; layers used since they were loaded go for them.
-    until(|| loader.layer_info(8).unwrap().state == LayerState::Resident);
+    until(|| loader.layer_info(5).unwrap().state == LayerState::Resident);
 }
 
 #[test]
@@ -346,18 +377,35 @@ fn every_mode_keeps_to_the_budget_and_delivers_the_bytes() {
     }
 }
 
-/// Memory that says how much readings of it are, and when.
-struct Dial(AtomicU64);
+/// A machine whose memory the test sets.
+struct Dial {
+    available: AtomicU64,
+    readings: AtomicUsize,
+}
+
+impl Dial {
+    fn set(&self, available: u64) {
+        self.available.store(available, Ordering::SeqCst);
+    }
+
+    /// Waits until a reading from now on was heeded: the one after it has begun.
+    fn wait_for_a_reading(&self) {
+        let now = self.readings.load(Ordering::SeqCst);
+        until(|| self.readings.load(Ordering::SeqCst) >= now + 2);
+    }
+}
 
 impl Gauge for Dial {
     fn read(&self) -> Option<Reading> {
-        Some(Reading { total: 1 << 30, available: self.0.load(Ordering::SeqCst), is_stalling: false })
+        let available = self.available.load(Ordering::SeqCst);
+        self.readings.fetch_add(1, Ordering::SeqCst);
+        Some(Reading { total: 1 << 30, available, is_stalling: false })
     }
 }
 
 #[test]
 fn pressure_takes_what_is_missing_and_stops_reading_ahead() {
-    let dial = Arc::new(Dial(AtomicU64::new(u64::MAX)));
+    let dial = Arc::new(Dial { available: AtomicU64::new(u64::MAX), readings: AtomicUsize::new(0) });
     let layer = LAYER as u64;
     let loader = Wire::layers(20, LAYER).open(Options {
         unload: Unload::MemoryPressure,
@@ -369,25 +417,26 @@ fn pressure_takes_what_is_missing_and_stops_reading_ahead() {
         visit(&loader, layer);
     }
     let held = loader.acquire_layer(0).unwrap();
-    // Three layers short of twice the threshold, at the first reading; the machine is well again at the next.
-    dial.0.store(5 * layer, Ordering::SeqCst);
-    std::thread::sleep(Duration::from_millis(250));
+    dial.set(5 * layer);
+    dial.wait_for_a_reading();
     assert_eq!(resident(&loader).len(), 10, "above the threshold nothing goes");
-    dial.0.store(4 * layer - 1, Ordering::SeqCst);
+    // At the first reading, or the first two, five layers are missing to twice the threshold; then the machine is well again.
+    dial.set(4 * layer - 1);
     until(|| resident(&loader).len() < 10);
-    dial.0.store(u64::MAX, Ordering::SeqCst);
+    dial.set(u64::MAX);
+    dial.wait_for_a_reading();
     let left = resident(&loader);
     assert!(left.len() == 5 || left.len() == 1, "five layers at each reading: {left:?}");
     assert!(left.contains(&0), "acquired layers stay");
-    dial.0.store(0, Ordering::SeqCst);
+    dial.set(0);
     until(|| resident(&loader) == [0]);
     loader.prefetch(&[15]).unwrap();
-    std::thread::sleep(Duration::from_millis(250));
+    dial.wait_for_a_reading();
     assert_eq!(resident(&loader), [0], "nothing is read ahead");
     // Whoever waits for a layer gets it.
     let other = loader.acquire_layer(7).unwrap();
     assert_eq!(resident(&loader), [0, 7]);
-    dial.0.store(u64::MAX, Ordering::SeqCst);
+    dial.set(u64::MAX);
     until(|| resident(&loader) == [0, 7, 15]);
     drop((held, other));
 }

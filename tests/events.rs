@@ -1,11 +1,13 @@
 //! What a caller is told: in which order, how often, by whom; and what it may do meanwhile.
 
+mod helpers;
 mod wire;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use helpers::{Kept, PATIENCE, until};
 use pml::loader::{
     Answer, Event, EventKind, LayerState, Listener, Loader, LogLevel, Options, Recovery, Stage, Strategy,
 };
@@ -37,15 +39,6 @@ impl Record {
 
     fn wait_for(&self, kind: EventKind) {
         until(|| self.count(kind) > 0);
-    }
-}
-
-/// Waits until it is so.
-fn until(is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < end, "it never was so");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -202,7 +195,8 @@ fn inside_a_callback_what_can_wait_is_refused_and_prefetch_works() {
 #[test]
 fn progress_may_cancel_and_loading_starts_again() {
     let wire = Wire::layers(30, LAYER);
-    wire.latency.store(1000, Ordering::SeqCst);
+    // However late progress is told, all is not loaded by then.
+    wire.held_from.store(21, Ordering::SeqCst);
     let record = Record::default();
     let cancels = Arc::new(AtomicBool::new(true));
     let wanted = cancels.clone();
@@ -215,7 +209,8 @@ fn progress_may_cancel_and_loading_starts_again() {
     loader.start().unwrap();
     assert_eq!(loader.wait(None).unwrap_err().status(), Status::Cancelled);
     assert!(loader.progress() < 1.0);
-    assert_eq!(loader.wait(None).unwrap_err().status(), Status::Cancelled);
+    assert_eq!((loader.stage(), loader.wait(None).unwrap_err().status()), (Stage::Cancelled, Status::Cancelled));
+    wire.held_from.store(0, Ordering::SeqCst);
     until(|| record.all().iter().any(|event| event.stage == Stage::Cancelled));
     // Single acquires work, and so does all of it.
     drop(loader.acquire_layer(29).unwrap());
@@ -243,6 +238,7 @@ fn a_callback_that_sleeps_stalls_nobody() {
     loader.start().unwrap();
     loader.wait(None).unwrap();
     drop(loader.acquire_layer(7).unwrap());
+    until(|| !record.all().is_empty());
     assert_eq!(record.all().len(), 1, "the first one is still being told");
     drop(other.acquire_layer(1).unwrap());
     other_record.wait_for(EventKind::LayerLoaded);
@@ -253,69 +249,67 @@ fn a_callback_that_sleeps_stalls_nobody() {
     assert!(record.count(EventKind::Progress) <= 3, "{}", record.count(EventKind::Progress));
 }
 
-/// Tells when it is dropped.
-struct Kept(Arc<AtomicUsize>);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 #[test]
 fn what_callbacks_need_is_dropped_once_after_the_last_of_them() {
     let wire = Wire::layers(3, LAYER);
     for tensors in [false, true] {
-        let drops = Arc::new(AtomicUsize::new(0));
-        let during = Arc::new(AtomicBool::new(false));
-        let (seen, sleeping) = (drops.clone(), during.clone());
+        let kept = Arc::new(AtomicUsize::new(0));
+        let (is_inside, may_leave) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        // What was kept when the callback ended, if it was let go; if it was waited for, none.
+        let (outcome, told) = std::sync::mpsc::channel();
+        let (count, inside, leave) = (kept.clone(), is_inside.clone(), may_leave.clone());
         let loader = wire.open(Options {
-            keep: Some(Box::new(Kept(drops.clone()))),
+            keep: Some(Box::new(Kept::new(&kept))),
             on_event: Some(Box::new(move |_| {
-                sleeping.store(true, Ordering::SeqCst);
+                inside.store(true, Ordering::SeqCst);
+                let end = Instant::now() + PATIENCE;
+                while !leave.load(Ordering::SeqCst) && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                // Long enough for whoever would drop it too early.
                 std::thread::sleep(Duration::from_millis(20));
-                assert_eq!(seen.load(Ordering::SeqCst), 0, "dropped while a callback runs");
+                let was_let_go = leave.load(Ordering::SeqCst);
+                outcome.send(was_let_go.then(|| count.load(Ordering::SeqCst))).unwrap();
                 Answer::Default
             })),
             ..Options::default()
         });
         drop(loader.acquire_layer(0).unwrap());
-        until(|| during.load(Ordering::SeqCst));
+        until(|| is_inside.load(Ordering::SeqCst));
         let tensor = tensors.then(|| loader.tensor_at(0).unwrap());
-        let began = Instant::now();
         drop(loader);
-        assert!(began.elapsed() < Duration::from_millis(15), "free waits for no callback");
+        may_leave.store(true, Ordering::SeqCst);
+        assert_eq!(told.recv().unwrap(), Some(1), "free waits for no callback, and drops nothing that one needs");
         if tensors {
-            std::thread::sleep(Duration::from_millis(60));
-            assert_eq!(drops.load(Ordering::SeqCst), 0, "a handle is left");
+            std::thread::sleep(Duration::from_millis(40));
+            assert_eq!(kept.load(Ordering::SeqCst), 1, "a handle is left");
         }
         drop(tensor);
-        until(|| drops.load(Ordering::SeqCst) == 1);
+        until(|| kept.load(Ordering::SeqCst) == 0);
+        assert!(told.recv_timeout(PATIENCE).is_err(), "no callback began after free");
     }
     // Where opening fails, too.
-    let drops = Arc::new(AtomicUsize::new(0));
+    let kept = Arc::new(AtomicUsize::new(0));
     let options = Options {
-        keep: Some(Box::new(Kept(drops.clone()))),
+        keep: Some(Box::new(Kept::new(&kept))),
         on_event: Some(Box::new(|_| Answer::Default)),
         max_loaded_layers: Some(0),
         ..Options::default()
     };
     assert!(Loader::open_source(wire.source(), options).is_err());
-    until(|| drops.load(Ordering::SeqCst) == 1);
-    assert!(
-        Loader::open("no such file", Options { keep: Some(Box::new(Kept(drops.clone()))), ..Options::default() })
-            .is_err()
-    );
-    until(|| drops.load(Ordering::SeqCst) == 2);
+    until(|| kept.load(Ordering::SeqCst) == 0);
+    let options = Options { keep: Some(Box::new(Kept::new(&kept))), ..Options::default() };
+    assert!(Loader::open("no such file", options).is_err());
+    until(|| kept.load(Ordering::SeqCst) == 0);
 }
 
 #[test]
 fn a_loader_may_be_freed_inside_its_callback() {
     let slot: Arc<Mutex<Option<Loader>>> = Arc::default();
-    let (inside, drops) = (slot.clone(), Arc::new(AtomicUsize::new(0)));
+    let (inside, kept) = (slot.clone(), Arc::new(AtomicUsize::new(0)));
     let options = Options {
         strategy: Strategy::Parallel,
-        keep: Some(Box::new(Kept(drops.clone()))),
+        keep: Some(Box::new(Kept::new(&kept))),
         on_event: Some(Box::new(move |event| {
             if event.kind == EventKind::LayerLoaded {
                 drop(inside.lock().unwrap().take());
@@ -329,7 +323,7 @@ fn a_loader_may_be_freed_inside_its_callback() {
     if let Some(loader) = &*slot.lock().unwrap() {
         loader.start().unwrap();
     }
-    until(|| drops.load(Ordering::SeqCst) == 1);
+    until(|| kept.load(Ordering::SeqCst) == 0);
 }
 
 #[test]

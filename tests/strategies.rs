@@ -1,11 +1,13 @@
 //! What each strategy reads, and when; on a source whose reads take time.
 
+mod helpers;
 mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use helpers::until;
 use pml::Status;
 use pml::loader::{LayerState, Loader, Options, Strategy, Unload};
 use wire::{Read, Wire, content, layer_at};
@@ -75,16 +77,11 @@ fn sequential_reads_one_layer_after_another_in_order() {
 #[test]
 fn an_acquire_jumps_the_queue_of_a_sequential_load() {
     let wire = Wire::layers(40, LAYER);
-    wire.latency.store(2000, Ordering::SeqCst);
-    let loader = wire.open(with(Strategy::Sequential));
+    wire.held.store(true, Ordering::SeqCst);
+    let loader = wire.open(Options { workers: 1, ..with(Strategy::Sequential) });
     loader.start().unwrap();
-    while wire.under_way() == 0 {
-        std::thread::yield_now();
-    }
-    visit(&loader, 30);
-    let before = wire.take_layers(&loader);
-    let place = before.iter().position(|layer| *layer == 30).unwrap();
-    assert!(place <= 2, "{before:?}");
+    until(|| wire.under_way() == 1);
+    assert_eq!(visit_once_queued(&wire, &loader, 30)[..2], [0, 30]);
     loader.wait(None).unwrap();
     assert!(loader.is_fully_loaded());
 }
@@ -139,9 +136,7 @@ fn start_follows_another_order_at_once() {
     wire.held.store(true, Ordering::SeqCst);
     let loader = wire.open(with(Strategy::Sequential));
     loader.start().unwrap();
-    while wire.under_way() == 0 {
-        std::thread::yield_now();
-    }
+    until(|| wire.under_way() == 1);
     let reversed: Vec<usize> = (0..16).rev().collect();
     loader.set_layer_order(&reversed).unwrap();
     wire.held.store(false, Ordering::SeqCst);
@@ -151,32 +146,29 @@ fn start_follows_another_order_at_once() {
     assert_eq!(layers[1..], reversed[..15]);
 }
 
+/// Acquires a layer while reads are held up, and lets them go once its own is queued: the layers read until it was there.
+fn visit_once_queued(wire: &Arc<Wire>, loader: &Loader, layer: usize) -> Vec<usize> {
+    std::thread::scope(|scope| {
+        let acquire = scope.spawn(|| {
+            visit(loader, layer);
+            wire.take_layers(loader)
+        });
+        // An acquire is counted among those that wait after its reads were queued.
+        until(|| loader.stats().stalls == 1);
+        wire.held.store(false, Ordering::SeqCst);
+        acquire.join().unwrap()
+    })
+}
+
 /// With reads held up and `queued` prefetched, acquires a layer, then lets the reads go: the layers read until it was there.
 fn overtake(wire: &Arc<Wire>, queued: usize, wanted: usize) -> Vec<usize> {
     wire.held.store(true, Ordering::SeqCst);
     let loader = wire.open(Options { workers: 1, ..with(Strategy::OnDemand) });
     loader.prefetch(&(0..queued).collect::<Vec<_>>()).unwrap();
-    while wire.under_way() == 0 {
-        std::thread::yield_now();
-    }
-    let before = std::thread::scope(|scope| {
-        let acquire = scope.spawn(|| {
-            visit(&loader, wanted);
-            wire.take_layers(&loader)
-        });
-        while loader.layer_info(wanted).unwrap().state != LayerState::Loading {
-            std::thread::yield_now();
-        }
-        // It is queued a moment after it has space.
-        std::thread::sleep(Duration::from_millis(20));
-        wire.latency.store(1000, Ordering::SeqCst);
-        wire.held.store(false, Ordering::SeqCst);
-        acquire.join().unwrap()
-    });
-    wire.latency.store(0, Ordering::SeqCst);
-    settle(&loader);
+    until(|| wire.under_way() == 1);
+    let before = visit_once_queued(wire, &loader, wanted);
     let is_there = |layer| loader.layer_info(layer).unwrap().state == LayerState::Resident;
-    assert!((0..queued).all(is_there));
+    until(|| (0..queued).all(is_there));
     before
 }
 
@@ -184,8 +176,6 @@ fn overtake(wire: &Arc<Wire>, queued: usize, wanted: usize) -> Vec<usize> {
 fn a_blocking_acquire_overtakes_a_hundred_queued_prefetches() {
     let before = overtake(&Wire::layers(102, LAYER), 100, 101);
     assert_eq!(before[..2], [0, 101]);
-    // While the thread woke up, another may have begun.
-    assert!(before.len() <= 4, "{before:?}");
 }
 
 #[test]
@@ -194,9 +184,15 @@ fn a_prefetched_layer_that_is_acquired_overtakes_those_before_it() {
     assert_eq!(before[..2], [0, 99]);
 }
 
-/// A pass with a consumer that works as long as a layer takes to load: its time, and what loading alone and working alone
-/// would take.
-fn pass(strategy: Strategy, layers: usize) -> (f64, f64) {
+/// What came of a pass with a consumer that works as long as a layer takes to load.
+struct Pass {
+    /// In parts of what loading alone, or working alone, would take.
+    time: f64,
+    /// Reads under way while the consumer worked.
+    overlapping: usize,
+}
+
+fn pass(strategy: Strategy, layers: usize) -> Pass {
     const LOAD: Duration = Duration::from_millis(8);
     let wire = Wire::layers(layers, LAYER);
     wire.bandwidth.store(LAYER as u64 / LOAD.as_micros() as u64, Ordering::SeqCst);
@@ -206,21 +202,35 @@ fn pass(strategy: Strategy, layers: usize) -> (f64, f64) {
         prefetch_count: 2,
         ..with(strategy)
     });
+    let mut work = Vec::new();
     let began = Instant::now();
     for layer in 0..layers {
         let lease = loader.acquire_layer(layer).unwrap();
+        let begin = Instant::now();
         std::thread::sleep(LOAD);
+        work.push((begin, Instant::now()));
         drop(lease);
     }
-    (began.elapsed().as_secs_f64(), LOAD.as_secs_f64() * layers as f64)
+    let time = began.elapsed().as_secs_f64() / (LOAD.as_secs_f64() * layers as f64);
+    let overlaps = |read: &&Read| work.iter().any(|(begin, end)| read.began < *end && *begin < read.ended);
+    Pass { time, overlapping: wire.take_reads().iter().filter(overlaps).count() }
 }
 
+/// `PML_TEST_STRICT` holds the library to what it reaches on a machine with nothing else to do.
 #[test]
 fn loading_and_working_overlap_under_prefetch() {
-    let (time, alone) = pass(Strategy::Prefetch, 48);
-    assert!(time < 1.4 * alone, "{time} for {alone}");
-    let (time, alone) = pass(Strategy::OnDemand, 12);
-    assert!(time > 1.9 * alone, "{time} for {alone}");
+    let most = if std::env::var_os("PML_TEST_STRICT").is_some() { 1.1 } else { 1.5 };
+    // Whatever else runs on the machine only lengthens a pass: the best one counts.
+    let mut times = Vec::new();
+    while times.iter().all(|time| *time >= most) {
+        assert!(times.len() < 3, "{times:?} of the time that loading alone takes");
+        let Pass { time, overlapping } = pass(Strategy::Prefetch, 48);
+        assert!(overlapping >= 24, "{overlapping} of 48 reads");
+        times.push(time);
+    }
+    let Pass { time, overlapping } = pass(Strategy::OnDemand, 12);
+    assert!(time > 1.9, "{time} of the time that loading alone takes");
+    assert_eq!(overlapping, 0, "nothing is read that nobody waits for");
 }
 
 #[test]

@@ -16,6 +16,8 @@ use pml::tensor::Dtype;
 /// One read of tensor data.
 #[derive(Debug, Clone, Copy)]
 pub struct Read {
+    /// Its place among all reads of data, from 1.
+    pub number: usize,
     pub offset: u64,
     pub bytes: u64,
     pub began: Instant,
@@ -35,6 +37,8 @@ pub struct Wire {
     pub stays_broken: AtomicBool,
     /// Reads wait while this is set.
     pub held: AtomicBool,
+    /// The read of data from which on all wait while this is set, counted from 1; 0 for none.
+    pub held_from: AtomicUsize,
     pub count: AtomicUsize,
     reads: Mutex<Vec<Read>>,
     line: Mutex<()>,
@@ -52,6 +56,7 @@ impl Wire {
             failing: AtomicUsize::new(0),
             stays_broken: AtomicBool::new(false),
             held: AtomicBool::new(false),
+            held_from: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
             reads: Mutex::new(Vec::new()),
             line: Mutex::new(()),
@@ -104,8 +109,13 @@ impl Wire {
         self.under_way.load(Ordering::SeqCst)
     }
 
-    fn carry(&self, bytes: usize) {
-        while self.held.load(Ordering::SeqCst) {
+    fn is_held(&self, number: usize) -> bool {
+        let from = self.held_from.load(Ordering::SeqCst);
+        self.held.load(Ordering::SeqCst) || from > 0 && number >= from
+    }
+
+    fn carry(&self, number: usize, bytes: usize) {
+        while self.is_held(number) {
             std::thread::sleep(Duration::from_micros(50));
         }
         let latency = self.latency.load(Ordering::SeqCst);
@@ -179,9 +189,9 @@ impl Reader for End {
         let number = wire.count.fetch_add(1, Ordering::SeqCst) + 1;
         let began = Instant::now();
         wire.under_way.fetch_add(1, Ordering::SeqCst);
-        wire.carry(into.len());
+        wire.carry(number, into.len());
         wire.under_way.fetch_sub(1, Ordering::SeqCst);
-        let read = Read { offset, bytes: into.len() as u64, began, ended: Instant::now() };
+        let read = Read { number, offset, bytes: into.len() as u64, began, ended: Instant::now() };
         wire.reads.lock().unwrap().push(read);
         let failing = wire.failing.load(Ordering::SeqCst);
         if failing > 0 && (number == failing || number > failing && wire.stays_broken.load(Ordering::SeqCst)) {

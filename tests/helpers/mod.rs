@@ -1,0 +1,46 @@
+//! What several tests need besides a model: patience, chance, and a count of what is kept.
+
+#![allow(dead_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What takes longer hangs; a slow, busy machine takes its time.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Waits until it is so.
+#[track_caller]
+pub fn until(is_so: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "it never was so");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A small, even sequence of numbers that differs from seed to seed.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+/// Counts what a loader was told to keep, until it is dropped.
+pub struct Kept(Arc<AtomicUsize>);
+
+impl Kept {
+    pub fn new(count: &Arc<AtomicUsize>) -> Kept {
+        count.fetch_add(1, Ordering::SeqCst);
+        Kept(count.clone())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
