@@ -363,6 +363,24 @@ fn limits_hold_where_memory_is_taken_back() {
     assert_eq!(number(&json(&["load", &path, "--unload", "pressure", "--budget", "1G"]), "bytes"), total);
 }
 
+/// A few seconds of reading and 512 MiB of memory: with `PML_TEST_LARGE` only.
+#[test]
+fn a_model_four_times_its_budget_takes_little_more_than_the_budget() {
+    if std::env::var_os("PML_TEST_LARGE").is_none() {
+        println!("skipped: PML_TEST_LARGE is not set");
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.synth("large.gguf", &["--preset", "8b", "--sparse", "--layer-bytes", "128MiB", "--layers", "16"]);
+    let limits = ["--strategy", "prefetch", "--unload", "lru", "--budget", "512MiB", "--passes", "3"];
+    let load = json(&[&["load", &path][..], &limits].concat());
+    let total: u64 = list(&json(&["info", &path]), "layers").iter().map(|layer| number(layer, "bytes")).sum();
+    assert!(total >= (16 * 127) << 20 && number(&load, "bytes") == 3 * total, "{load}");
+    assert!(number(&load, "peak_charged_bytes") <= 512 << 20, "{load}");
+    assert!(number(&load, "peak_rss_bytes") <= 576 << 20, "{load}");
+    assert!(number(&load, "evictions") > 0, "{load}");
+}
+
 #[test]
 fn a_layer_without_room_is_one_line_with_the_arithmetic() {
     let folder = Folder::new();
