@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use pml::format::gguf::write::HeaderWriter;
@@ -127,6 +127,12 @@ fuzz_target!(|bytes: &[u8]| {
     for tensor in tensors.into_inner().expect("no thread panicked") {
         let tensor: pml::loader::Tensor = tensor;
         assert_eq!(tensor.acquire().err().map(|error| error.status()), Some(Status::Closed));
+    }
+    // What is under way comes to its end, and then nothing is left.
+    let end = Instant::now() + Duration::from_secs(20);
+    while budget.used() > 0 {
+        assert!(Instant::now() < end, "{} bytes are never given back", budget.used());
+        std::thread::sleep(Duration::from_micros(50));
     }
 });
 
