@@ -16,8 +16,6 @@ use pml::tensor::Dtype;
 /// One read of tensor data.
 #[derive(Debug, Clone, Copy)]
 pub struct Read {
-    /// Its place among all reads of data, from 1.
-    pub number: usize,
     pub offset: u64,
     pub bytes: u64,
     pub began: Instant,
@@ -33,7 +31,9 @@ pub struct Wire {
     pub bandwidth: AtomicU64,
     /// The read of data that fails, counted from 1; 0 for none.
     pub failing: AtomicUsize,
-    /// Whether all reads from that one on fail.
+    /// The first read of data from here fails; 0 for none.
+    pub failing_at: AtomicU64,
+    /// Whether all reads from the failing one on fail.
     pub stays_broken: AtomicBool,
     /// Reads wait while this is set.
     pub held: AtomicBool,
@@ -54,6 +54,7 @@ impl Wire {
             latency: AtomicU64::new(0),
             bandwidth: AtomicU64::new(0),
             failing: AtomicUsize::new(0),
+            failing_at: AtomicU64::new(0),
             stays_broken: AtomicBool::new(false),
             held: AtomicBool::new(false),
             held_from: AtomicUsize::new(0),
@@ -191,10 +192,13 @@ impl Reader for End {
         wire.under_way.fetch_add(1, Ordering::SeqCst);
         wire.carry(number, into.len());
         wire.under_way.fetch_sub(1, Ordering::SeqCst);
-        let read = Read { number, offset, bytes: into.len() as u64, began, ended: Instant::now() };
+        let read = Read { offset, bytes: into.len() as u64, began, ended: Instant::now() };
         wire.reads.lock().unwrap().push(read);
         let failing = wire.failing.load(Ordering::SeqCst);
-        if failing > 0 && (number == failing || number > failing && wire.stays_broken.load(Ordering::SeqCst)) {
+        let fails_here = wire.failing_at.compare_exchange(offset, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if fails_here
+            || failing > 0 && (number == failing || number > failing && wire.stays_broken.load(Ordering::SeqCst))
+        {
             return Err(io::Error::other("the wire is cut"));
         }
         Ok(count)
