@@ -5,7 +5,7 @@
 //! | removed | red |
 //! |---|---|
 //! | the count's being raised before anything else, `Core::acquire` | `a_releases_last_holder_counts_whoever_it_is`, `an_acquire_waits_for_a_release_as_long_as_it_was_given`, `space_goes_to_whoever_came_first` |
-//! | the charge, `State::charge` | fourteen tests here; `cancel_wakes_whoever_waits` in faults.rs; stress.rs |
+//! | the charge, `State::charge` | fifteen tests here; `cancel_wakes_whoever_waits` in faults.rs; stress.rs |
 //! | the gate for whatever is read ahead while an acquire waits, `Core::pump` | `nothing_is_read_ahead_while_an_acquire_waits_for_space` |
 //! | the check of a victim's holders, `LayerWord::drain` | `residency::word::tests::a_held_layer_does_not_drain`; `a_freed_loader_keeps_no_memory_that_nobody_holds` in loading.rs; loom's checks |
 
