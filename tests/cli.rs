@@ -392,7 +392,7 @@ fn a_layer_without_room_is_one_line_with_the_arithmetic() {
         assert!(printed.is_empty() && complaint.contains("of 307200 bytes of the memory budget"), "{complaint}");
         assert!(complaint.contains(&format!("expected room for {}", sizes[1])), "{complaint}");
     }
-    for (limit, told) in [(["--budget", &half], half.as_str()), (["--max-loaded-layers", "2"], "at most 2 loaded")] {
+    for (limit, told) in [(["--budget", &half], half.as_str()), (["--max-loaded-layers", "2"], "2 of 2 loaded")] {
         let (_, complaint) = fail(&[&["load", &path][..], &limit].concat());
         assert!(complaint.contains(told) && complaint.contains("'blk.0'"), "{complaint}");
         let (_, complaint) = fail(&[&["load", &path, "--strategy", "parallel"][..], &limit].concat());
