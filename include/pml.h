@@ -213,6 +213,16 @@
 #define PML_DEVICE_HOST 0
 
 /**
+ * A GPU behind NVIDIA's driver.
+ */
+#define PML_DEVICE_CUDA 1
+
+/**
+ * A GPU behind AMD's HIP runtime.
+ */
+#define PML_DEVICE_HIP 2
+
+/**
  * Something is wrong with a tensor, or with the model: an event's kind.
  */
 #define PML_EVENT_ERROR 0
@@ -1221,6 +1231,16 @@ typedef struct pml_metadata_info_t {
  * The time given for a wait is over.
  */
 #define PML_STATUS_TIMED_OUT -19
+
+/**
+ * A device's driver answered with an error; pml_last_error has the driver's own words.
+ */
+#define PML_STATUS_DEVICE -20
+
+/**
+ * A call that a stream does not bear while its work is being captured.
+ */
+#define PML_STATUS_STREAM_CAPTURING -21
 
 #ifdef __cplusplus
 extern "C" {

@@ -52,11 +52,15 @@ pub enum Status {
     WouldDeadlock = -18,
     /// The time given for a wait is over.
     TimedOut = -19,
+    /// A device's driver answered with an error.
+    Device = -20,
+    /// A call on a stream whose work is being captured.
+    StreamCapturing = -21,
 }
 
 impl Status {
     /// Every status, in the order of its number.
-    pub const ALL: [Status; 20] = [
+    pub const ALL: [Status; 22] = [
         Status::Ok,
         Status::InvalidArgument,
         Status::InvalidState,
@@ -77,6 +81,8 @@ impl Status {
         Status::Incomplete,
         Status::WouldDeadlock,
         Status::TimedOut,
+        Status::Device,
+        Status::StreamCapturing,
     ];
 
     /// The number that crosses the C boundary.
@@ -112,6 +118,8 @@ impl Status {
             Status::Incomplete => c"PML_STATUS_INCOMPLETE",
             Status::WouldDeadlock => c"PML_STATUS_WOULD_DEADLOCK",
             Status::TimedOut => c"PML_STATUS_TIMED_OUT",
+            Status::Device => c"PML_STATUS_DEVICE",
+            Status::StreamCapturing => c"PML_STATUS_STREAM_CAPTURING",
         }
     }
 
@@ -304,6 +312,24 @@ pub enum Error {
         /// The time given.
         milliseconds: u64,
     },
+    /// A device's driver answered with an error.
+    #[error("{subject}: {operation}: {reason}")]
+    Device {
+        /// The device, with the tensor or layer where one is concerned.
+        subject: String,
+        /// What was being done.
+        operation: String,
+        /// The driver's own words.
+        reason: String,
+    },
+    /// A call on a stream whose work is being captured.
+    #[error("{subject}: found a stream that captures its work, expected {expected}")]
+    StreamCapturing {
+        /// The layer, with its file.
+        subject: String,
+        /// What would be taken.
+        expected: &'static str,
+    },
 }
 
 impl Error {
@@ -329,6 +355,8 @@ impl Error {
             Error::Incomplete { .. } => Status::Incomplete,
             Error::WouldDeadlock { .. } => Status::WouldDeadlock,
             Error::TimedOut { .. } => Status::TimedOut,
+            Error::Device { .. } => Status::Device,
+            Error::StreamCapturing { .. } => Status::StreamCapturing,
         }
     }
 
@@ -387,6 +415,9 @@ impl Error {
                 Error::Malformed { file, what: format!("{part}: {what}"), found, expected }
             }
             Error::OutOfMemory { what, reason } => Error::OutOfMemory { what: format!("{part}: {what}"), reason },
+            Error::Device { subject, operation, reason } => {
+                Error::Device { subject: format!("{part}: {subject}"), operation, reason }
+            }
             other => other,
         }
     }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use helpers::until;
 use pml::Status;
+use pml::device::DeviceName;
 use pml::io::Mode;
 use pml::loader::{Allocator, Budget, Gauge, LayerState, Loader, Options, Reading, Stage, Strategy, Unload};
 use wire::{Wire, content};
@@ -452,7 +453,7 @@ struct Counting {
 
 // SAFETY: the memory is the system allocator's, and goes back when it is given back.
 unsafe impl Allocator for Counting {
-    fn allocate(&self, bytes: usize, alignment: usize) -> Option<NonNull<u8>> {
+    fn allocate(&self, bytes: usize, alignment: usize, _device: DeviceName) -> Option<NonNull<u8>> {
         if self.refuses.load(Ordering::SeqCst) {
             return None;
         }
@@ -465,7 +466,7 @@ unsafe impl Allocator for Counting {
         Some(memory)
     }
 
-    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize) {
+    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, _device: DeviceName) {
         assert!(self.blocks.lock().unwrap().remove(&(memory.as_ptr().addr(), bytes, alignment)));
         self.outstanding.fetch_sub(bytes, Ordering::SeqCst);
         // SAFETY: it was allocated with this layout.

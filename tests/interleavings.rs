@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pml::Status;
+use pml::device::DeviceName;
 use pml::loader::{Allocator, Gauge, LayerState, Loader, Options, Reading, Recovery, Stage, Strategy, Unload};
 use wire::Wire;
 
@@ -147,14 +148,14 @@ struct Moody {
 
 // SAFETY: the memory is the system allocator's, and is leaked.
 unsafe impl Allocator for Moody {
-    fn allocate(&self, bytes: usize, alignment: usize) -> Option<NonNull<u8>> {
+    fn allocate(&self, bytes: usize, alignment: usize, _device: DeviceName) -> Option<NonNull<u8>> {
         assert!(!self.gives.load(Ordering::SeqCst), "no memory today");
         let layout = std::alloc::Layout::from_size_align(bytes, alignment).unwrap();
         // SAFETY: the layout has bytes.
         NonNull::new(unsafe { std::alloc::alloc(layout) })
     }
 
-    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize) {
+    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, _device: DeviceName) {
         let layout = std::alloc::Layout::from_size_align(bytes, alignment).unwrap();
         // SAFETY: it was allocated with this layout.
         unsafe { std::alloc::dealloc(memory.as_ptr(), layout) };

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use helpers::{Dice, Kept, until};
 use pml::Status;
+use pml::device::DeviceName;
 use pml::io::{Mode, Source};
 use pml::loader::{Allocator, Answer, Budget, Loader, Options, Recovery, Strategy, Unload};
 use wire::{Wire, content};
@@ -34,7 +35,7 @@ struct Watched {
 
 // SAFETY: the memory is the system allocator's, and goes back when it is given back.
 unsafe impl Allocator for Watched {
-    fn allocate(&self, bytes: usize, alignment: usize) -> Option<NonNull<u8>> {
+    fn allocate(&self, bytes: usize, alignment: usize, _device: DeviceName) -> Option<NonNull<u8>> {
         let now = self.outstanding.fetch_add(bytes, Ordering::SeqCst) + bytes;
         self.peak.fetch_max(now, Ordering::SeqCst);
         let layout = std::alloc::Layout::from_size_align(bytes, alignment).unwrap();
@@ -44,7 +45,7 @@ unsafe impl Allocator for Watched {
         Some(memory)
     }
 
-    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize) {
+    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, _device: DeviceName) {
         assert_eq!(self.blocks.lock().unwrap().remove(&memory.as_ptr().addr()), Some(bytes));
         // SAFETY: the memory is the library's no more, and has so many bytes.
         unsafe {

@@ -21,9 +21,9 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
             .iter()
             .map(|device| {
                 json!({
-                    "name": device.name.to_string_lossy(),
-                    "kind": device.kind.name(),
-                    "ordinal": device.ordinal,
+                    "name": device.name.to_string(),
+                    "kind": device.name.kind.name(),
+                    "ordinal": device.name.ordinal,
                     "total_bytes": device.total_bytes,
                     "free_bytes": device.free_bytes,
                 })
@@ -37,10 +37,5 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
 
 fn row(device: &DeviceInfo) -> Vec<String> {
     let size = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), size_text);
-    vec![
-        device.name.to_string_lossy().into_owned(),
-        device.kind.name().to_owned(),
-        size(device.total_bytes),
-        size(device.free_bytes),
-    ]
+    vec![device.name.to_string(), device.name.kind.name().to_owned(), size(device.total_bytes), size(device.free_bytes)]
 }

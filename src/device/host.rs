@@ -1,95 +1,105 @@
-//! Host memory for tensors that cannot be viewed in the file.
+//! The host's own memory.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
 
-use memmap2::{MmapMut, MmapRaw};
-
+use super::{Caps, Device, DeviceName, RawEvent, RawStream, Room};
 use crate::error::{Error, Result};
 use crate::io::os;
 
-/// Memory of the caller's own for layers.
-///
-/// # Safety
-/// What `allocate` gives is memory of so many bytes that can be written, is used by nobody else, and stays until
-/// `deallocate` is called for it.
-pub unsafe trait Allocator: Send + Sync {
-    /// Memory of `bytes` bytes, more than none, at a multiple of `alignment`, which is a power of two. `None` where there
-    /// is no more. Called on any thread, with no lock held.
-    fn allocate(&self, bytes: usize, alignment: usize) -> Option<NonNull<u8>>;
+/// The host as a device: nothing is queued, for a copy has ended when its call returns.
+pub struct Host;
 
-    /// Takes memory back that `allocate` gave for these numbers, once. Called on any thread, with no lock held.
-    ///
-    /// # Safety
-    /// `memory` came from `allocate` of the same allocator with the same numbers, and is used no more.
-    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize);
-}
+/// The one handle of streams and events that have nothing to tell.
+const NOTHING: usize = 0;
 
-/// The memory of one layer: page-aligned, and gone from the process as soon as it is dropped.
-pub struct HostSlab(Memory);
-
-enum Memory {
-    None,
-    Own(MmapRaw),
-    Given { allocator: Arc<dyn Allocator>, start: NonNull<u8>, bytes: usize, alignment: usize },
-}
-
-// SAFETY: the memory belongs to the slab alone, and an allocator takes it back on any thread.
-unsafe impl Send for HostSlab {}
-// SAFETY: the slab itself is only ever read; what goes on in its memory is its users' business.
-unsafe impl Sync for HostSlab {}
-
-impl HostSlab {
-    /// Memory of so many bytes from the system. Pages are taken as they are written.
-    pub fn allocate(bytes: usize) -> Result<HostSlab> {
-        if bytes == 0 {
-            return Ok(HostSlab(Memory::None));
-        }
-        let memory = MmapMut::map_anon(bytes).map_err(|error| out_of_memory(bytes, &error.to_string()))?;
-        os::prefer_large_pages(&memory);
-        // From here on it is reached through raw pointers alone: transfers write it while others read their parts.
-        Ok(HostSlab(Memory::Own(MmapRaw::from(memory))))
+impl Device for Host {
+    fn name(&self) -> DeviceName {
+        DeviceName::HOST
     }
 
-    /// Memory of so many bytes from an allocator.
-    pub fn allocate_from(allocator: &Arc<dyn Allocator>, bytes: usize, alignment: usize) -> Result<HostSlab> {
-        if bytes == 0 {
-            return Ok(HostSlab(Memory::None));
-        }
-        let allocator = allocator.clone();
-        match allocator.allocate(bytes, alignment) {
-            Some(start) if start.addr().get().is_multiple_of(alignment) => {
-                Ok(HostSlab(Memory::Given { allocator, start, bytes, alignment }))
-            }
-            Some(start) => {
-                // SAFETY: it was given just now, and nobody has used it.
-                unsafe { allocator.deallocate(start, bytes, alignment) };
-                let reason = format!("the caller's allocator gave {start:p}, which is no multiple of {alignment}");
-                Err(out_of_memory(bytes, &reason))
-            }
-            None => Err(out_of_memory(bytes, "the caller's allocator has none")),
-        }
+    fn caps(&self) -> Caps {
+        Caps::default()
     }
 
-    /// Its first byte; dangling where it has none.
-    pub fn start(&self) -> NonNull<u8> {
-        match &self.0 {
-            Memory::None => NonNull::dangling(),
-            Memory::Own(memory) => NonNull::new(memory.as_mut_ptr()).unwrap_or(NonNull::dangling()),
-            Memory::Given { start, .. } => *start,
-        }
+    fn room(&self) -> Result<Room> {
+        let (total, free) = os::memory();
+        Ok(Room { total: total.unwrap_or(u64::MAX), free: free.unwrap_or(u64::MAX) })
     }
-}
 
-impl Drop for HostSlab {
-    fn drop(&mut self) {
-        if let Memory::Given { allocator, start, bytes, alignment } = &self.0 {
-            // SAFETY: it came from there with these numbers, and the slab's users are gone.
-            unsafe { allocator.deallocate(*start, *bytes, *alignment) };
-        }
+    fn numa_node(&self) -> Option<u32> {
+        None
     }
-}
 
-fn out_of_memory(bytes: usize, reason: &str) -> Error {
-    Error::OutOfMemory { what: format!("host memory of {bytes} bytes for a layer"), reason: reason.to_owned() }
+    fn allocate(&self, bytes: usize) -> Result<NonNull<u8>> {
+        os::allocate_pages(bytes).map_err(|error| Error::OutOfMemory {
+            what: format!("host memory of {bytes} bytes"),
+            reason: error.to_string(),
+        })
+    }
+
+    unsafe fn free(&self, start: NonNull<u8>, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { os::free_pages(start, bytes) };
+        Ok(())
+    }
+
+    unsafe fn page_lock(&self, _start: NonNull<u8>, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    unsafe fn page_unlock(&self, _start: NonNull<u8>) -> Result<()> {
+        Ok(())
+    }
+
+    fn new_stream(&self) -> Result<RawStream> {
+        Ok(RawStream(NOTHING))
+    }
+
+    unsafe fn destroy_stream(&self, _stream: RawStream) {}
+
+    fn new_event(&self) -> Result<RawEvent> {
+        Ok(RawEvent(NOTHING))
+    }
+
+    unsafe fn destroy_event(&self, _event: RawEvent) {}
+
+    unsafe fn copy_in(&self, into: NonNull<u8>, from: NonNull<u8>, bytes: usize, _stream: RawStream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { from.copy_to(into, bytes) };
+        Ok(())
+    }
+
+    unsafe fn copy_out(&self, into: NonNull<u8>, from: NonNull<u8>, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { from.copy_to(into, bytes) };
+        Ok(())
+    }
+
+    unsafe fn record(&self, _event: RawEvent, _stream: RawStream) -> Result<()> {
+        Ok(())
+    }
+
+    unsafe fn has_passed(&self, _event: RawEvent) -> Result<bool> {
+        Ok(true)
+    }
+
+    unsafe fn wait_for(&self, _event: RawEvent) -> Result<()> {
+        Ok(())
+    }
+
+    unsafe fn order_after(&self, _stream: RawStream, _event: RawEvent) -> Result<()> {
+        Ok(())
+    }
+
+    unsafe fn is_capturing(&self, _stream: RawStream) -> Result<bool> {
+        Ok(false)
+    }
+
+    unsafe fn finish_stream(&self, _stream: RawStream) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
 }

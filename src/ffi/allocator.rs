@@ -4,8 +4,9 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::null;
 use super::structs::{self, Growable};
-use super::{PML_DEVICE_HOST, null};
+use crate::device::DeviceName;
 use crate::error::Result;
 use crate::loader::Allocator;
 
@@ -81,15 +82,16 @@ unsafe impl Sync for Callbacks {}
 
 // SAFETY: the header asks the same of the caller's functions.
 unsafe impl Allocator for Callbacks {
-    fn allocate(&self, bytes: usize, alignment: usize) -> Option<NonNull<u8>> {
+    fn allocate(&self, bytes: usize, alignment: usize, device: DeviceName) -> Option<NonNull<u8>> {
         // SAFETY: the caller gave this function to be called with this argument.
-        let memory = unsafe { (self.allocate)(self.user_data, bytes, alignment, PML_DEVICE_HOST, 0) };
+        let memory = unsafe { (self.allocate)(self.user_data, bytes, alignment, device.kind as u32, device.ordinal) };
         NonNull::new(memory.cast())
     }
 
-    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize) {
+    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, device: DeviceName) {
+        let (kind, ordinal) = (device.kind as u32, device.ordinal);
         // SAFETY: as above, and it takes back what it gave.
-        unsafe { (self.deallocate)(self.user_data, memory.as_ptr().cast(), bytes, alignment, PML_DEVICE_HOST, 0) };
+        unsafe { (self.deallocate)(self.user_data, memory.as_ptr().cast(), bytes, alignment, kind, ordinal) };
     }
 }
 

@@ -49,6 +49,10 @@ pub const PML_STATUS_INCOMPLETE: pml_status_t = -17;
 pub const PML_STATUS_WOULD_DEADLOCK: pml_status_t = -18;
 /// The time given for a wait is over.
 pub const PML_STATUS_TIMED_OUT: pml_status_t = -19;
+/// A device's driver answered with an error; pml_last_error has the driver's own words.
+pub const PML_STATUS_DEVICE: pml_status_t = -20;
+/// A call that a stream does not bear while its work is being captured.
+pub const PML_STATUS_STREAM_CAPTURING: pml_status_t = -21;
 
 /// IEEE 754, 32 bits: the element types have ggml's numbers.
 pub const PML_DTYPE_F32: u32 = 0;

@@ -1,14 +1,26 @@
 //! Devices.
 
-use std::ffi::c_char;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char};
+use std::sync::{Mutex, PoisonError};
 
 use super::structs::{self, Growable};
 use super::{guard, guard_value, pml_status_t};
-use crate::device;
+use crate::device::{self, DeviceKind, DeviceName};
 use crate::error::Error;
 
 /// The host's own memory: a device's kind.
 pub const PML_DEVICE_HOST: u32 = 0;
+/// A GPU behind NVIDIA's driver.
+pub const PML_DEVICE_CUDA: u32 = 1;
+/// A GPU behind AMD's HIP runtime.
+pub const PML_DEVICE_HIP: u32 = 2;
+
+const _: () = assert!(
+    PML_DEVICE_HOST == DeviceKind::Host as u32
+        && PML_DEVICE_CUDA == DeviceKind::Cuda as u32
+        && PML_DEVICE_HIP == DeviceKind::Hip as u32
+);
 
 /// A device that can hold tensors.
 #[repr(C)]
@@ -91,13 +103,23 @@ pub unsafe extern "C" fn pml_device_info(index: usize, out: *mut pml_device_info
     })
 }
 
+/// A device's name, kept as long as the library; there are as many as devices.
+fn kept_name(name: DeviceName) -> &'static CStr {
+    static NAMES: Mutex<Option<HashMap<DeviceName, &'static CStr>>> = Mutex::new(None);
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    // A name has no NUL in it.
+    let keep = || &*Box::leak(CString::new(name.to_string()).unwrap_or_default().into_boxed_c_str());
+    names.get_or_insert_default().entry(name).or_insert_with(keep)
+}
+
 fn describe(device: &device::DeviceInfo) -> pml_device_info_t {
+    let name = kept_name(device.name);
     pml_device_info_t {
         struct_size: size_of::<pml_device_info_t>(),
-        kind: device.kind as u32,
-        ordinal: device.ordinal,
-        name: device.name.as_ptr(),
-        name_length: device.name.count_bytes(),
+        kind: device.name.kind as u32,
+        ordinal: device.name.ordinal,
+        name: name.as_ptr(),
+        name_length: name.count_bytes(),
         unified: u32::from(device.unified),
         reserved: 0,
         total_bytes: device.total_bytes.unwrap_or(u64::MAX),

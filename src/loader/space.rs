@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::device::{Allocator, HostSlab};
+use crate::device::{Allocator, Block, Device, DeviceName, Host};
 use crate::error::{Error, Result};
 use crate::format::{TensorInfo, TensorTable};
 use crate::io::{Source, os};
@@ -36,7 +36,7 @@ pub struct InPlace {
 
 /// One block of memory for all tensors of a layer.
 pub struct Slab {
-    memory: HostSlab,
+    memory: Block,
     /// Where each member starts, from the start of the memory.
     positions: Box<[u64]>,
     /// What the caller's allocator borrows from; dropped after the memory.
@@ -135,8 +135,8 @@ impl Space {
             Layout::Slab { positions, bytes } => (positions, bytes),
         };
         let memory = match allocator {
-            None => HostSlab::allocate(bytes)?,
-            Some(allocator) => HostSlab::allocate_from(allocator, bytes, ALLOCATOR_ALIGNMENT)?,
+            None => Block::allocate(&(Arc::new(Host) as Arc<dyn Device>), bytes)?,
+            Some(allocator) => Block::allocate_from(allocator, bytes, ALLOCATOR_ALIGNMENT, DeviceName::HOST)?,
         };
         Ok(Space::Slab(Slab { memory, positions, _keep: keep.cloned() }))
     }

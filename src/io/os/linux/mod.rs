@@ -1,8 +1,10 @@
 //! Linux: opening without blocking, direct I/O, page-cache residency, and the advice that the kernel takes.
 
 mod memory;
+mod pages;
 
 pub use memory::*;
+pub use pages::*;
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{File, OpenOptions, Permissions};
@@ -14,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use memmap2::{Advice, Mmap, MmapMut, MmapOptions, UncheckedAdvice};
+use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 
 /// Whether a file is one that can be read at any offset; else what it is.
 pub enum FileKind {
@@ -173,11 +175,6 @@ pub fn map(file: &File, length: usize) -> io::Result<Mmap> {
     // SAFETY: the mapping is only handed out as raw pointers, whose readers are told that the file may change; this
     // library reads through it only after `populate` has said that the pages are there.
     unsafe { MmapOptions::new().len(length).map(file) }
-}
-
-/// Asks for large pages, of which fewer have to be faulted in. Advice only: without them it is slower, and no different.
-pub fn prefer_large_pages(memory: &MmapMut) {
-    let _ = memory.advise(Advice::HugePage);
 }
 
 /// Faults pages in ahead of use. A range past the end of a file that was cut is an error, not a signal.
