@@ -36,15 +36,15 @@ fn run(model: Option<PathBuf>) -> Result<()> {
         println!(
             "acquired {} alone: {} bytes, the first is {}; {} in memory",
             tensor.info().name,
-            lease.len(),
-            lease.first().copied().unwrap_or(0),
+            lease.view().bytes,
+            lease.to_vec()?.first().copied().unwrap_or(0),
             mebibytes(loader.stats().resident_bytes),
         );
     }
     for layer in loader.layer_order() {
         // The next layers could be prefetched here, while this one computes.
         let lease = loader.acquire_layer(layer)?;
-        let count = lease.tensors().count();
+        let count = lease.views().count();
         drop(lease);
         let info = loader.layer_info(layer)?;
         let resident = mebibytes(loader.stats().resident_bytes);

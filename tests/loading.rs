@@ -28,7 +28,7 @@ fn model_file() -> (tempfile::TempDir, std::path::PathBuf) {
 
 /// Whether every tensor of a held layer has the bytes that the file has for it.
 fn holds_its_bytes(lease: &LayerLease<'_>) -> bool {
-    lease.tensors().all(|(tensor, bytes)| bytes == models::pattern(tensor, bytes.len()))
+    lease.copies().map(Result::unwrap).all(|(tensor, bytes)| bytes == models::pattern(tensor, bytes.len()))
 }
 
 /// A field of /proc/self/status, in bytes.
@@ -62,7 +62,7 @@ fn every_mode_delivers_the_bytes_of_the_file() {
             let expected = models::pattern(index, tensor.info().bytes as usize);
             assert!(!tensor.is_loaded());
             let lease = tensor.acquire().unwrap();
-            assert!(*lease == expected[..], "{mode:?}: {}", tensor.info().name);
+            assert!(lease.to_vec().unwrap() == expected[..], "{mode:?}: {}", tensor.info().name);
             drop(lease);
             let mut part = vec![0; expected.len() / 2];
             tensor.read(3, &mut part).unwrap();
@@ -91,8 +91,8 @@ fn a_tensor_comes_alone_and_a_layer_whole() {
         drop(lease);
 
         let lease = loader.acquire_layer(layer).unwrap();
-        assert_eq!(lease.tensors().count(), 6);
-        for (tensor, bytes) in lease.tensors() {
+        assert_eq!(lease.views().count(), 6);
+        for (tensor, bytes) in lease.copies().map(Result::unwrap) {
             assert!(bytes == models::pattern(tensor, bytes.len()));
         }
         assert_eq!(loader.layer_info(layer).unwrap().state, LayerState::Resident);
@@ -120,7 +120,7 @@ fn opening_maps_no_page_of_tensor_data() {
     assert_eq!(mapped_pages_from(&path, first.offset.next_multiple_of(4096)), 0);
     let lease = loader.tensor_at(20).unwrap();
     let lease = lease.acquire().unwrap();
-    assert!(mapped_pages_from(&path, first.offset.next_multiple_of(4096)) >= lease.len() as u64 / 4096 - 1);
+    assert!(mapped_pages_from(&path, first.offset.next_multiple_of(4096)) >= lease.view().bytes / 4096 - 1);
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn many_threads_that_want_one_layer_load_it_once() {
                 } else {
                     let tensor = loader.tensor("blk.0.attn_v.weight").unwrap();
                     let lease = tensor.acquire().unwrap();
-                    assert!(*lease == models::pattern(tensor.index(), lease.len())[..]);
+                    assert!(lease.to_vec().unwrap() == models::pattern(tensor.index(), lease.view().bytes as usize));
                 }
             });
         }
@@ -380,7 +380,7 @@ fn a_file_cut_after_opening_is_an_error_on_its_tensors_only() {
         let last = loader.tensor_at(loader.catalogue().tensors().len() - 1).unwrap();
         let cut = last.info().offset + 100;
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(cut).unwrap();
-        assert!(*first.acquire().unwrap() == models::pattern(0, first.info().bytes as usize)[..]);
+        assert!(first.acquire().unwrap().to_vec().unwrap() == models::pattern(0, first.info().bytes as usize));
         let error = last.acquire().err().unwrap();
         assert_eq!(error.status(), Status::Truncated, "{mode:?}: {error}");
         let text = error.to_string();
@@ -447,7 +447,7 @@ fn a_mapping_that_fails_falls_back_to_reads() {
     for mode in [Mode::Auto, Mode::Mmap] {
         let loader = Loader::open(&path, options(mode)).unwrap();
         assert_eq!(loader.stats().reader_fallbacks, 1, "{mode:?}");
-        assert!(*loader.tensor_at(0).unwrap().acquire().unwrap() == models::pattern(0, 4096)[..]);
+        assert!(loader.tensor_at(0).unwrap().acquire().unwrap().to_vec().unwrap() == models::pattern(0, 4096));
         assert_eq!(loader.stats().mapped_bytes, 0);
         // Nor is there memory for the huge layer: an error, and the small one is still served.
         let error = loader.tensor_at(1).unwrap().acquire().err().unwrap();
@@ -574,7 +574,8 @@ fn a_dropped_loader_ends_what_is_under_way() {
     disk.held.store(true, Ordering::SeqCst);
     loader.prefetch(&loader.layer_order()).unwrap();
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| loader.tensor("output.weight").unwrap().acquire().map(|lease| lease.len()));
+        let waiting =
+            scope.spawn(|| loader.tensor("output.weight").unwrap().acquire().map(|lease| lease.view().bytes as usize));
         while loader.stats().misses == 0 {
             std::thread::yield_now();
         }
@@ -603,7 +604,7 @@ fn a_freed_loader_keeps_no_memory_that_nobody_holds() {
         assert!(idle.is_loaded());
         drop(loader);
         assert!(held.is_loaded() && !idle.is_loaded());
-        assert!(*lease == models::pattern(3, lease.len())[..]);
+        assert!(lease.to_vec().unwrap() == models::pattern(3, lease.view().bytes as usize));
         drop(lease);
         assert!(!held.is_loaded());
     }
@@ -762,8 +763,8 @@ fn memory_is_copied_where_that_is_asked_for() {
     let loader = Loader::open_memory(Memory::owned(bytes), options(Mode::Read)).unwrap();
     let tensor = loader.tensor_at(5).unwrap();
     let lease = tensor.acquire().unwrap();
-    assert!(!range.contains(&lease.as_ptr()));
-    assert!(*lease == models::pattern(5, lease.len())[..]);
+    assert!(!range.contains(&lease.bytes().unwrap().as_ptr()));
+    assert!(lease.to_vec().unwrap() == models::pattern(5, lease.view().bytes as usize));
 }
 
 #[test]
@@ -774,8 +775,8 @@ fn memory_is_viewed_in_place() {
     let loader = Loader::open_memory(Memory::owned(bytes), Options::default()).unwrap();
     let tensor = loader.tensor("blk.3.attn_q.weight").unwrap();
     let lease = tensor.acquire().unwrap();
-    assert!(range.contains(&lease.as_ptr()));
-    assert!(*lease == models::pattern(tensor.index(), lease.len())[..]);
+    assert!(range.contains(&lease.bytes().unwrap().as_ptr()));
+    assert!(lease.to_vec().unwrap() == models::pattern(tensor.index(), lease.view().bytes as usize));
     assert_eq!(loader.stats().allocations, 0);
 }
 
@@ -807,23 +808,26 @@ fn edge_models_load() {
 
         let loader = Loader::open(&one, options(mode)).unwrap();
         assert_eq!(loader.layer_info(0).unwrap().name, "only");
-        assert_eq!(*loader.tensor("only").unwrap().acquire().unwrap(), models::pattern(0, 20)[..]);
+        assert_eq!(loader.tensor("only").unwrap().acquire().unwrap().to_vec().unwrap(), models::pattern(0, 20));
 
         let loader = Loader::open(&scalar, options(mode)).unwrap();
         assert!(loader.tensor_at(0).unwrap().info().shape.is_empty());
-        assert_eq!(loader.tensor_at(0).unwrap().acquire().unwrap().len(), 4);
+        assert_eq!(loader.tensor_at(0).unwrap().acquire().unwrap().view().bytes, 4);
 
         let loader = Loader::open(&hollow, options(mode)).unwrap();
         for layer in 0..2 {
             let lease = loader.acquire_layer(layer).unwrap();
-            assert_eq!(lease.tensors().map(|(_, bytes)| bytes.len()).sum::<usize>(), if layer == 0 { 12 } else { 0 });
+            assert_eq!(
+                lease.views().map(|(_, view)| view.bytes as usize).sum::<usize>(),
+                if layer == 0 { 12 } else { 0 }
+            );
             assert_eq!(loader.layer_info(layer).unwrap().state, LayerState::Resident);
         }
         assert!(loader.tensor("z").unwrap().is_loaded());
         for layer in 0..2 {
             loader.unload_layer(layer).unwrap();
         }
-        assert!(loader.tensor("blk.0.c").unwrap().acquire().unwrap().is_empty());
+        assert!(loader.tensor("blk.0.c").unwrap().acquire().unwrap().to_vec().unwrap().is_empty());
     }
 }
 
@@ -837,10 +841,10 @@ fn a_layer_scattered_over_the_file_keeps_its_bytes() {
         let loader = Loader::open(&path, Options { io: mode, rules, ..Options::default() }).unwrap();
         for layer in 0..loader.layer_count() {
             let lease = loader.acquire_layer(layer).unwrap();
-            for (tensor, bytes) in lease.tensors() {
+            for (tensor, bytes) in lease.copies().map(Result::unwrap) {
                 assert!(bytes == models::pattern(tensor, bytes.len()), "{mode:?}");
-                assert_eq!(bytes.as_ptr().addr() % 32, 0, "the file's alignment");
             }
+            assert!(lease.views().all(|(_, view)| view.data.addr().get() % 32 == 0), "the file's alignment");
         }
     }
 }
@@ -870,15 +874,17 @@ fn random_use_from_many_threads_keeps_every_promise() {
                             },
                             2 => {
                                 let lease = loader.acquire_layer(layer).unwrap();
-                                let (tensor, bytes) = lease.tensors().nth(random(lease.tensors().count())).unwrap();
+                                let (tensor, bytes) =
+                                    lease.copies().nth(random(lease.views().count())).unwrap().unwrap();
                                 assert!(bytes[..64] == models::pattern(tensor, 64));
                             }
                             _ => {
                                 let tensor = loader.layer_tensors(layer).unwrap();
                                 let tensor = loader.tensor_at(tensor[random(tensor.len())] as usize).unwrap();
                                 let lease = tensor.acquire().unwrap();
-                                let end = lease.len() - 64;
-                                assert!(lease[end..] == models::pattern(tensor.index(), lease.len())[end..]);
+                                let copy = lease.to_vec().unwrap();
+                                let end = copy.len() - 64;
+                                assert!(copy[end..] == models::pattern(tensor.index(), copy.len())[end..]);
                             }
                         }
                     }

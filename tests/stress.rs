@@ -169,7 +169,7 @@ fn visit(loader: &Loader, layer: usize, dice: &mut Dice) {
                 // Two at once: others wait for both.
                 let _ = loader.acquire_layer_within((layer + 1) % LAYERS, Some(Duration::ZERO));
             }
-            for (tensor, bytes) in lease.tensors() {
+            for (tensor, bytes) in lease.copies().map(Result::unwrap) {
                 assert!(bytes == content(tensor, bytes.len()), "layer {layer} has other bytes");
             }
         }
@@ -181,7 +181,10 @@ fn visit_tensor(loader: &Loader, layer: usize, dice: &mut Dice) {
     let tensor = loader.tensor_at(layer).unwrap();
     let _ = tensor.prefetch();
     match tensor.acquire_within(Some(Duration::from_millis(dice.roll(5) as u64))) {
-        Ok(lease) => assert!(*lease == content(layer, lease.len()), "tensor {layer} has other bytes"),
+        Ok(lease) => assert!(
+            lease.to_vec().unwrap() == content(layer, lease.view().bytes as usize),
+            "tensor {layer} has other bytes"
+        ),
         Err(error) => expected_of_an_acquire(&error),
     }
 }

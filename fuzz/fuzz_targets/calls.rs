@@ -148,7 +148,7 @@ fn make<'a>(
     match call % 16 {
         0..=2 => match loader.acquire_layer_within(layer, timeout) {
             Ok(lease) => {
-                for (tensor, bytes) in lease.tensors() {
+                for (tensor, bytes) in lease.copies().map(|copy| copy.expect("a copy")) {
                     assert!(bytes.iter().all(|byte| usize::from(*byte) == tensor + 1), "other bytes");
                 }
                 leases.push(lease);
@@ -160,7 +160,7 @@ fn make<'a>(
         6 => {
             let tensor = loader.tensor_at(argument % (2 * LAYERS)).expect("a tensor");
             match tensor.acquire_within(timeout) {
-                Ok(lease) => assert!(lease.iter().all(|byte| usize::from(*byte) == tensor.index() + 1), "other bytes"),
+                Ok(lease) => assert!(lease.to_vec().expect("a copy").iter().all(|byte| usize::from(*byte) == tensor.index() + 1), "other bytes"),
                 Err(error) => expected(&error),
             }
             tensors.lock().expect("no thread panicked").push(tensor);

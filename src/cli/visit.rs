@@ -105,8 +105,10 @@ impl Visit {
         let mut bytes = 0;
         for (_, tensor) in lease.tensors() {
             touch(tensor);
-            bars.add(tensor.len() as u64);
-            bytes += tensor.len() as u64;
+        }
+        for (_, tensor) in lease.views() {
+            bars.add(tensor.bytes);
+            bytes += tensor.bytes;
         }
         drop(lease);
         measured.bytes += bytes;

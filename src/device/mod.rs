@@ -135,6 +135,17 @@ impl RawStream {
     pub const PER_THREAD: RawStream = RawStream(2);
 }
 
+/// Where an acquire takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Stream {
+    /// On the host: the bytes are there when the call returns, and at the release nothing uses them any more.
+    #[default]
+    Host,
+    /// On a stream of the device: what it is given after the acquire finds the bytes, and what it was given before the
+    /// release may still use them.
+    Given(RawStream),
+}
+
 /// A driver's own handle for an event: a mark in a stream's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RawEvent(pub usize);
@@ -267,4 +278,9 @@ pub fn open(name: DeviceName) -> Result<Arc<dyn Device>> {
             expected: "a device of this machine".to_owned(),
         }),
     }
+}
+
+/// Refuses a device that is not there, as [`open`] does. Wakes none.
+pub fn check(name: DeviceName) -> Result<()> {
+    if list().iter().any(|device| device.name == name) { Ok(()) } else { open(name).map(drop) }
 }

@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 
 use super::structs::{self, Growable};
-use super::tensor::{check_stream, timeout};
+use super::tensor::timeout;
 use super::{array, guard, guard_value, handle, output, pml_loader_t, pml_status_t, text};
 use crate::error::{Error, Result};
 use crate::loader::LayerState;
@@ -249,7 +249,12 @@ pub unsafe extern "C" fn pml_loader_prefetch_layers(
 
 /// Brings a layer into memory, all tensors of it, and holds it there until pml_loader_release_layer is called as often.
 ///
-/// `stream` is PML_STREAM_HOST or NULL for a loader on the host. Where a limit of memory leaves no room, layers that nobody
+/// `stream`: with PML_STREAM_HOST the bytes are there on return. On a GPU it may be a stream of the device's primary context
+/// (CUstream, hipStream_t, PML_STREAM_LEGACY, PML_STREAM_PER_THREAD): this returns when every byte is read and its copy
+/// queued, and the stream waits for the copy. NULL is PML_STREAM_HOST on the host, and refused on a GPU. Acquire and release
+/// once for each stream that uses the layer.
+///
+/// Where a limit of memory leaves no room, layers that nobody
 /// holds go first (PML_UNLOAD_LRU); then this waits for what the library will finish by itself as long as it takes, and
 /// for others' releases at most `timeout_ms` milliseconds (-1: for ever, 0: not at all; the time in the queue counts). A
 /// read takes as long as it takes. Of a layer that is in memory this takes no lock.
@@ -258,7 +263,7 @@ pub unsafe extern "C" fn pml_loader_prefetch_layers(
 /// what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED, PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries
 /// again; PML_STATUS_INCOMPLETE when a tensor of it was left out; PML_STATUS_CANCELLED; PML_STATUS_WOULD_DEADLOCK inside a
 /// callback; PML_STATUS_INVALID_ARGUMENT for another stream or time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are
-/// open.
+/// open; PML_STATUS_DEVICE; PML_STATUS_STREAM_CAPTURING while a copy is under way, on a stream whose work is being captured.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -272,17 +277,21 @@ pub unsafe extern "C" fn pml_loader_acquire_layer(
     guard(|| {
         // SAFETY: the caller's promise.
         let loader = unsafe { handle(loader, "loader") }?;
-        check_stream(stream)?;
+        let core = loader.loader.core();
         let timeout = timeout(timeout_ms)?;
-        loader.loader.core().check_layer(layer)?;
-        loader.loader.core().acquire(layer, None, timeout)
+        core.check_layer(layer)?;
+        let stream = core.stream(stream.addr())?;
+        // SAFETY: the caller's promise.
+        unsafe { core.acquire_on(layer, None, stream, timeout) }
     })
 }
 
-/// Releases a layer that pml_loader_acquire_layer acquired, once.
+/// Releases a layer that pml_loader_acquire_layer acquired, once. With PML_STREAM_HOST nothing uses its memory any more; with
+/// a stream, what that was given so far may, and the memory is used for nothing else before. The stream may be destroyed
+/// after the call.
 ///
 /// Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for another
-/// stream.
+/// stream; PML_STATUS_STREAM_CAPTURING on a stream whose work is being captured, after which it is acquired as before.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -295,8 +304,11 @@ pub unsafe extern "C" fn pml_loader_release_layer(
     guard(|| {
         // SAFETY: the caller's promise.
         let loader = unsafe { handle(loader, "loader") }?;
-        check_stream(stream)?;
-        loader.loader.core().release_layer(layer)
+        let core = loader.loader.core();
+        core.check_layer(layer)?;
+        let stream = core.stream(stream.addr())?;
+        // SAFETY: the caller's promise.
+        unsafe { core.release_layer(layer, stream) }
     })
 }
 

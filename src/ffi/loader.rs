@@ -46,7 +46,7 @@ pub struct pml_stats_t {
     pub resident_bytes: u64,
     /// The most bytes of tensors in memory at once.
     pub peak_resident_bytes: u64,
-    /// Bytes of staging memory now.
+    /// Bytes of staging memory now, which copies to devices pass through, of all loaders of the process.
     pub staging_bytes: u64,
     /// Acquires that found all they wanted.
     pub hits: u64,
@@ -72,7 +72,7 @@ pub struct pml_stats_t {
     pub read_seconds: f64,
     /// Seconds spent converting, likewise.
     pub transform_seconds: f64,
-    /// Seconds spent copying to a device, likewise.
+    /// Seconds spent queueing copies to a device and waiting for them, likewise, of all loaders of the process.
     pub copy_seconds: f64,
     /// Layers that were begun ahead of need: prefetched, by the strategy, by pml_loader_start.
     pub prefetches: u64,
@@ -84,9 +84,25 @@ pub struct pml_stats_t {
     pub charged_bytes: u64,
     /// The most that they took at once.
     pub peak_charged_bytes: u64,
+    /// Layers that were wanted again before their memory was taken.
+    pub revivals: u64,
+    /// The most bytes of staging memory at once.
+    pub peak_staging_bytes: u64,
+    /// 1 where some of it could not be page-locked, else 0.
+    pub is_staging_pageable: u64,
+    /// Bytes copied to the device of the layers, of all loaders of the process.
+    pub copied_bytes: u64,
+    /// Where the layers are: a PML_DEVICE_ value; UINT32_MAX until one is wanted.
+    pub device_kind: u32,
+    /// The number of that device among those of its kind.
+    pub device_ordinal: u32,
+    /// Why they are there, in words; does not end in NUL, and lives as long as the loader's handle. NULL until one is wanted.
+    pub device_reason: *const c_char,
+    /// Bytes of that.
+    pub device_reason_length: usize,
 }
 
-// SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers.
+// SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers and raw pointers.
 unsafe impl Growable for pml_stats_t {
     const INIT: Self = pml_stats_t {
         struct_size: size_of::<pml_stats_t>(),
@@ -113,10 +129,18 @@ unsafe impl Growable for pml_stats_t {
         left_out: 0,
         charged_bytes: 0,
         peak_charged_bytes: 0,
+        revivals: 0,
+        peak_staging_bytes: 0,
+        is_staging_pageable: 0,
+        copied_bytes: 0,
+        device_kind: u32::MAX,
+        device_ordinal: 0,
+        device_reason: std::ptr::null(),
+        device_reason_length: 0,
     };
 }
 
-const _: () = assert!(size_of::<pml_stats_t>() == size_of::<usize>() + 23 * 8);
+const _: () = assert!(size_of::<pml_stats_t>() == 3 * size_of::<usize>() + 28 * 8);
 
 /// Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.
 ///
@@ -230,7 +254,9 @@ pub unsafe extern "C" fn pml_loader_free(loader: *mut pml_loader_t) {
 pub unsafe extern "C" fn pml_loader_stats(loader: *const pml_loader_t, out: *mut pml_stats_t) -> pml_status_t {
     guard(|| {
         // SAFETY: the caller's promise.
-        let stats = unsafe { handle(loader, "loader") }?.loader.stats();
+        let loader = &unsafe { handle(loader, "loader") }?.loader;
+        let stats = loader.stats();
+        let reason = stats.device.map(|_| loader.device_reason());
         let described = pml_stats_t {
             total_bytes: stats.total_bytes,
             delivered_bytes: stats.delivered_bytes,
@@ -252,6 +278,16 @@ pub unsafe extern "C" fn pml_loader_stats(loader: *const pml_loader_t, out: *mut
             left_out: stats.left_out,
             charged_bytes: stats.charged_bytes,
             peak_charged_bytes: stats.peak_charged_bytes,
+            revivals: stats.revivals,
+            staging_bytes: stats.staging_bytes,
+            peak_staging_bytes: stats.peak_staging_bytes,
+            is_staging_pageable: u64::from(stats.is_staging_pageable),
+            copied_bytes: stats.copied_bytes,
+            copy_seconds: stats.copy_time.as_secs_f64(),
+            device_kind: stats.device.map_or(u32::MAX, |device| device.kind as u32),
+            device_ordinal: stats.device.map_or(0, |device| device.ordinal),
+            device_reason: reason.map_or(std::ptr::null(), |reason| reason.as_ptr().cast()),
+            device_reason_length: reason.map_or(0, str::len),
             ..pml_stats_t::INIT
         };
         // SAFETY: the caller's promise.

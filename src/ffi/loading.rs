@@ -1,17 +1,17 @@
 //! Loading a whole model: in the background, with events, or into the caller's own memory.
 
 use std::ffi::c_void;
-use std::mem::MaybeUninit;
+use std::ptr::NonNull;
 use std::sync::PoisonError;
 
 use super::event::message_of;
 use super::structs;
-use super::tensor::{check_stream, timeout};
+use super::tensor::timeout;
 use super::{
     PML_STAGE_OPENING, array, guard, guard_value, handle, null, pml_event_t, pml_loader_t, pml_status_t, pml_tensor_t,
 };
 use crate::error::{Error, Result};
-use crate::loader::Tensor;
+use crate::loader::{Tensor, trim};
 
 /// Starts loading every layer in order, and waits for nothing: one layer after another, or with PML_STRATEGY_PARALLEL up to
 /// `max_concurrent_loads` at once. What is acquired meanwhile goes first. Nothing is unloaded for it: when no more fits, it
@@ -149,36 +149,44 @@ pub unsafe extern "C" fn pml_loader_load_into(
                 array(dst_size, n, "dst_size")?,
             )
         };
-        check_stream(stream)?;
+        let stream = loader.loader.core().stream(stream.addr())?;
         let targets = tensors.iter().zip(destinations).zip(sizes).map(|((tensor, destination), size)| {
             // SAFETY: the caller's promise, for both.
             unsafe { target(*tensor, *destination, *size) }
         });
-        let mut targets = targets.collect::<Result<Vec<_>>>()?;
-        loader.loader.load_into(&mut targets)
+        let targets = targets.collect::<Result<Vec<_>>>()?;
+        // SAFETY: the caller's promise.
+        unsafe { loader.loader.load_into_device(&targets, stream) }
     })
+}
+
+/// Gives memory back that is kept for the next load: page-locked memory that copies to GPUs pass through, and blocks of
+/// their memory in which no layer lies. What is not used for two seconds goes by itself, but for blocks of an open loader.
+#[unsafe(no_mangle)]
+pub extern "C" fn pml_trim() {
+    guard(|| {
+        trim();
+        Ok(())
+    });
 }
 
 /// One tensor and its destination.
 ///
 /// # Safety
-/// `tensor` is NULL or a live handle; `destination` is NULL or has `size` bytes that nobody else uses meanwhile.
+/// `tensor` is NULL or a live handle.
 unsafe fn target<'a>(
     tensor: *const pml_tensor_t,
     destination: *mut c_void,
     size: usize,
-) -> Result<(&'a Tensor, &'a mut [MaybeUninit<u8>])> {
+) -> Result<(&'a Tensor, NonNull<u8>, usize)> {
     // SAFETY: the caller's promise.
     let tensor = unsafe { handle(tensor, "tensors") }?.tensor();
     if isize::try_from(size).is_err() {
         return Err(Error::argument("dst_size", size, "what an address space can hold"));
     }
-    if size == 0 {
-        return Ok((tensor, &mut []));
+    match NonNull::new(destination.cast()) {
+        Some(into) => Ok((tensor, into, size)),
+        None if size == 0 => Ok((tensor, NonNull::dangling(), size)),
+        None => Err(null("dst")),
     }
-    if destination.is_null() {
-        return Err(null("dst"));
-    }
-    // SAFETY: the caller's promise.
-    Ok((tensor, unsafe { std::slice::from_raw_parts_mut(destination.cast(), size) }))
 }

@@ -90,7 +90,8 @@ pub const PML_LOG_DEBUG: u32 = 3;
 pub struct pml_options_t {
     /// sizeof(pml_options_t).
     pub struct_size: usize,
-    /// Where tensors end up: "auto" or NULL, "cpu". "cuda:0" and "hip:0" are not served by this version.
+    /// Where tensors end up: "cpu", a GPU such as "cuda:0" or "hip:1", or "auto" or NULL for the first GPU that has room when
+    /// the first layer is wanted, else the host. Opening wakes no device.
     pub device: *const c_char,
     /// A PML_STRATEGY_ value; PML_STRATEGY_ON_DEMAND.
     pub strategy: u32,
@@ -111,10 +112,10 @@ pub struct pml_options_t {
     pub io: u32,
     /// At most how many reads are under way at once for this loader, up to 64; 0 for as many as suit the machine.
     pub workers: u32,
-    /// What the address of each tensor must be a multiple of, in bytes; 0 for what the file's own alignment gives, up to
-    /// a page. Others are not served by this version.
+    /// What the address of each tensor must be a multiple of, in bytes: a power of two up to 4096; 0 for what the file's own
+    /// alignment gives.
     pub alignment: usize,
-    /// Readable bytes behind each tensor; 0. Others are not served by this version.
+    /// Bytes behind each tensor that may be read, and are zero; up to 1 MiB. With any, nothing is viewed in place.
     pub tail_padding: usize,
     /// A PML_LAYER_ORDER_ value; PML_LAYER_ORDER_AUTO.
     pub layer_order: u32,
@@ -226,6 +227,8 @@ pub(super) unsafe fn read(given: *const pml_options_t) -> Result<Options> {
         io: choose("io", given.io, &Mode::ALL)?,
         layer_order: choose("layer_order", given.layer_order, &LayerOrder::ALL)?,
         workers: given.workers as usize,
+        alignment: given.alignment,
+        tail_padding: given.tail_padding,
         recovery: choose("recovery", given.recovery, &Recovery::ALL)?,
         retry_count: given.retry_count,
         retry_backoff: Duration::from_millis(given.retry_backoff_ms.into()),
@@ -274,17 +277,12 @@ fn refuse_unserved(given: &pml_options_t) -> Result<()> {
     if given.reserved != 0 {
         return Err(Error::argument("reserved", given.reserved, "0"));
     }
-    let unserved = [
-        ("alignment", given.alignment != 0),
-        ("tail_padding", given.tail_padding != 0),
-        ("cache_path", !given.cache_path.is_null()),
-    ];
-    match unserved.iter().find(|(_, differs)| *differs) {
-        None => Ok(()),
-        Some((field, _)) => Err(Error::Unsupported {
-            subject: format!("option {field}"),
-            found: "a value that this version does not serve".to_owned(),
-            expected: "the value that PML_OPTIONS_INIT gives it".to_owned(),
-        }),
+    if given.cache_path.is_null() {
+        return Ok(());
     }
+    Err(Error::Unsupported {
+        subject: "option cache_path".to_owned(),
+        found: "a value that this version does not serve".to_owned(),
+        expected: "the value that PML_OPTIONS_INIT gives it".to_owned(),
+    })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::structs::{self, Growable};
 use super::{PML_DEVICE_HOST, guard, guard_value, handle, null, pml_status_t};
 use crate::error::{Error, Result};
-use crate::loader::{Tensor, TensorView};
+use crate::loader::{Stream, Tensor, TensorView};
 
 /// A tensor of an opened model: lazy, and independent of the loader's handle. Functions may be called from any thread at
 /// once; pml_tensor_free from one, when no other call is under way.
@@ -77,7 +77,7 @@ const _: () = assert!(size_of::<pml_tensor_info_t>() == 6 * size_of::<usize>() +
 pub struct pml_view_t {
     /// sizeof(pml_view_t), set by the caller.
     pub struct_size: usize,
-    /// The first byte. Not NULL; of a tensor without bytes not to be read.
+    /// The address of the first byte, in the memory of the device. Not NULL; of a tensor without bytes not to be read.
     pub data: *const c_void,
     /// How many bytes.
     pub size: usize,
@@ -120,26 +120,39 @@ impl pml_tensor_t {
         &self.tensor
     }
 
-    fn acquire(&self, timeout: Option<Duration>) -> Result<()> {
-        self.tensor.hold(timeout)?;
+    /// Acquires it once more.
+    ///
+    /// # Safety
+    /// The stream is alive.
+    unsafe fn acquire(&self, stream: Stream, timeout: Option<Duration>) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.tensor.hold(stream, timeout) }?;
         // Far fewer than 2^32: the layer's own count refuses sooner.
         self.acquires.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn release(&self) -> Result<()> {
+    /// Releases it once.
+    ///
+    /// # Safety
+    /// The stream is alive.
+    unsafe fn release(&self, stream: Stream) -> Result<()> {
         let lower = |acquires: u32| acquires.checked_sub(1);
         if self.acquires.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lower).is_err() {
             return Err(self.state_error("no acquire through this handle to release", "one release for each acquire"));
         }
-        self.tensor.release();
-        Ok(())
+        // SAFETY: the caller's promise.
+        let released = unsafe { self.tensor.release(stream) };
+        if released.is_err() {
+            self.acquires.fetch_add(1, Ordering::Relaxed);
+        }
+        released.map(|_| ())
     }
 
     fn view(&self) -> Result<pml_view_t> {
         let held = self.acquires.load(Ordering::Relaxed) > 0 || self.tensor.is_layer_held();
         let view = self.tensor.view().filter(|_| held);
-        let TensorView { data, bytes, dtype, shape } =
+        let TensorView { device, data, bytes, dtype, shape } =
             view.ok_or_else(|| self.state_error("neither it nor its layer acquired", "one of them"))?;
         Ok(pml_view_t {
             struct_size: size_of::<pml_view_t>(),
@@ -148,8 +161,8 @@ impl pml_tensor_t {
             shape: shape_pointer(shape),
             rank: shape.len() as u32,
             dtype: dtype.id(),
-            device_kind: PML_DEVICE_HOST,
-            device_ordinal: 0,
+            device_kind: device.kind as u32,
+            device_ordinal: device.ordinal,
         })
     }
 
@@ -160,23 +173,12 @@ impl pml_tensor_t {
 
 impl Drop for pml_tensor_t {
     fn drop(&mut self) {
-        for _ in 0..*self.acquires.get_mut() {
-            self.tensor.release();
-        }
+        self.tensor.release_all(*self.acquires.get_mut());
     }
 }
 
 fn shape_pointer(shape: &[i64]) -> *const i64 {
     if shape.is_empty() { std::ptr::null() } else { shape.as_ptr() }
-}
-
-/// Streams and time-outs, which every acquire has.
-pub(super) fn check_stream(stream: *mut c_void) -> Result<()> {
-    // PML_STREAM_HOST is (void *)-1.
-    if stream.is_null() || stream.addr() == usize::MAX {
-        return Ok(());
-    }
-    Err(Error::argument("stream", format_args!("{stream:p}"), "PML_STREAM_HOST or NULL, as the loader is on the host"))
 }
 
 /// How long a wait may take; `None` is for ever.
@@ -208,7 +210,8 @@ pub unsafe extern "C" fn pml_view_init(view: *mut pml_view_t, struct_size: usize
     unsafe { structs::init(view, struct_size) };
 }
 
-/// Frees a tensor's handle and releases what was acquired through it. The loader may be freed before or after. NULL is
+/// Frees a tensor's handle and releases what was acquired through it; on a GPU the memory is used for nothing else before the
+/// device has done what it was given so far. The loader may be freed before or after. NULL is
 /// fine.
 ///
 /// # Safety
@@ -281,7 +284,7 @@ pub unsafe extern "C" fn pml_tensor_prefetch(tensor: *mut pml_tensor_t) -> pml_s
 
 /// Brings a tensor into memory and holds it there, with its layer, until the same handle releases it as often.
 ///
-/// `stream` is PML_STREAM_HOST or NULL for a loader on the host. Space is reserved for its layer, as by
+/// `stream` as at pml_loader_acquire_layer. Space is reserved for its layer, as by
 /// pml_loader_acquire_layer, which also tells what `timeout_ms` limits. `out` may be NULL.
 ///
 /// Errors: those of pml_loader_acquire_layer; PML_STATUS_CLOSED after the loader was freed.
@@ -298,14 +301,17 @@ pub unsafe extern "C" fn pml_tensor_acquire(
     guard(|| {
         // SAFETY: the caller's promise.
         let tensor = unsafe { handle(tensor, "tensor") }?;
-        check_stream(stream)?;
         let timeout = timeout(timeout_ms)?;
-        if out.is_null() {
-            return tensor.acquire(timeout);
+        if !out.is_null() {
+            // SAFETY: the caller's promise.
+            unsafe { structs::check(out, "out") }?;
         }
+        let stream = tensor.tensor.core().stream(stream.addr())?;
         // SAFETY: the caller's promise.
-        unsafe { structs::check(out, "out") }?;
-        tensor.acquire(timeout)?;
+        unsafe { tensor.acquire(stream, timeout) }?;
+        if out.is_null() {
+            return Ok(());
+        }
         // SAFETY: the caller's promise.
         unsafe { structs::write(out, "out", &tensor.view()?) }
     })
@@ -322,8 +328,9 @@ pub unsafe extern "C" fn pml_tensor_release(tensor: *mut pml_tensor_t, stream: *
     guard(|| {
         // SAFETY: the caller's promise.
         let tensor = unsafe { handle(tensor, "tensor") }?;
-        check_stream(stream)?;
-        tensor.release()
+        let stream = tensor.tensor.core().stream(stream.addr())?;
+        // SAFETY: the caller's promise.
+        unsafe { tensor.release(stream) }
     })
 }
 

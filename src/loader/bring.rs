@@ -10,10 +10,14 @@ use super::core::LockedLedger;
 use super::deliver::Expected;
 use super::mailbox::refuse_in_callback;
 use super::options::{Strategy, Unload};
-use super::space::{Plan, Space};
+use super::seat::{Seat, not_here};
+use super::space::{Plan, Space, make_block};
+use crate::device::{DeviceName, Stream};
 use crate::error::{Error, Result};
-use crate::residency::{Asker, Delivery, Found, Holder, LayerState, Owner, Taken, Verdict};
-use crate::transfer::Priority;
+use crate::residency::{
+    self, Asker, Delivery, Found, Granted, Holder, Holding, LayerState, Owner, Tail, Taken, Verdict,
+};
+use crate::transfer::{Marks, Priority, Then};
 
 /// Layers named in a message about room; of the others the number is told.
 const MAX_NAMED: usize = 8;
@@ -33,9 +37,50 @@ struct Request {
     plan: Option<Plan>,
 }
 
+impl Tail for Marks {
+    fn when_passed(&self, then: Then) {
+        Marks::when_passed(self, then);
+    }
+}
+
+/// Space that was made, and is not a layer's yet.
+pub(super) enum Made {
+    Space(Space),
+    /// A place on a device, with the block that was made for it and its bytes, if one had to be.
+    Place(Plan, Granted, Option<(u64, Holding)>),
+}
+
 impl Core {
-    /// Brings a layer, or a tensor of it, and holds the layer once more. The time limit is for others' releases.
-    pub fn acquire(self: &Arc<Core>, layer: usize, tensor: Option<usize>, timeout: Option<Duration>) -> Result<()> {
+    /// Brings a layer, or a tensor of it, for a stream, and holds the layer once more. The time limit is for others'
+    /// releases.
+    ///
+    /// # Safety
+    /// The stream is alive.
+    pub unsafe fn acquire_on(
+        self: &Arc<Core>,
+        layer: usize,
+        tensor: Option<usize>,
+        stream: Stream,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        self.acquire(layer, tensor, timeout)?;
+        let Some(marks) = self.decided_seat().and_then(|seat| seat.marks(layer)) else { return Ok(()) };
+        if marks.are_copies_done() {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        let admitted = unsafe { self.refuse_capture(layer, stream, "an acquire before the capture") };
+        if admitted.is_err() {
+            self.release(layer, tensor.map_or(Holder::Layer, |_| Holder::Tensor));
+            return admitted;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { marks.admit(stream) };
+        Ok(())
+    }
+
+    /// Brings a layer, or a tensor of it, and holds the layer once more; on a device its copies are under way then.
+    fn acquire(self: &Arc<Core>, layer: usize, tensor: Option<usize>, timeout: Option<Duration>) -> Result<()> {
         refuse_in_callback("acquire")?;
         if self.closed.load(Ordering::Acquire) {
             return Err(self.closed_error());
@@ -59,6 +104,7 @@ impl Core {
     }
 
     fn bring_and_wait(self: &Arc<Core>, layer: usize, tensor: Option<usize>, timeout: Option<Duration>) -> Result<()> {
+        self.seat()?;
         if self.settings.unload == Unload::MemoryPressure {
             self.heed_pressure();
         }
@@ -159,6 +205,9 @@ impl Core {
                 return (ledger, Err(error));
             }
             let state = self.residency.snapshot(layer).state;
+            if state == LayerState::Draining && ledger.revive(layer) {
+                continue;
+            }
             if state == LayerState::Draining
                 || ledger.is_moving_in(layer)
                 || self.has_failed(&ledger, layer, request.tensor)
@@ -225,7 +274,7 @@ impl Core {
             Verdict::Coming
         };
         match verdict {
-            Verdict::Granted => return self.move_in(ledger, request.layer, plan),
+            Verdict::Granted(granted) => return self.move_in(ledger, request.layer, plan, granted),
             Verdict::Full | Verdict::TooLarge => {
                 let error = self.no_room(ledger, request.layer, charge);
                 return (self.residency.lock(), Err(error));
@@ -267,40 +316,102 @@ impl Core {
         ledger: LockedLedger<'a>,
         layer: usize,
         plan: Plan,
+        granted: Option<Granted>,
     ) -> (LockedLedger<'a>, Result<()>) {
         drop(ledger);
-        let made = self.make_space(plan);
+        let made = self.make_space(plan, granted);
         let mut ledger = self.residency.lock();
-        match made {
-            Ok(space) => {
-                self.count_allocation(&space);
-                ledger.settle(layer, space);
+        match made.and_then(|made| self.settle_made(&mut ledger, layer, made)) {
+            Ok(()) => {
                 // Others may wait for this layer to move in.
                 self.residency.notify(&mut ledger);
                 (ledger, Ok(()))
             }
             Err(error) => {
-                let drained = self.residency.vacate(&mut ledger, layer);
-                drop(ledger);
-                self.residency.finish(drained);
-                (self.residency.lock(), Err(error.within(&self.layer_text(layer))))
+                // A device that has no more memory may have some when others are gone: it is asked again.
+                let is_short = granted.is_some() && matches!(error, Error::OutOfMemory { .. });
+                self.take_grant_back(ledger, layer, granted, &error);
+                let result = if is_short { Ok(()) } else { Err(error.within(&self.layer_text(layer))) };
+                (self.residency.lock(), result)
             }
         }
     }
 
+    /// Gives back what was granted for a layer for which no space could be made.
+    pub(super) fn take_grant_back(
+        &self,
+        mut ledger: LockedLedger<'_>,
+        layer: usize,
+        granted: Option<Granted>,
+        error: &Error,
+    ) {
+        if let Some(granted) = granted.filter(|granted| granted.block.is_some()) {
+            let shortage = matches!(error, Error::OutOfMemory { .. }).then(|| error.to_string());
+            self.residency.abandon_block(&mut ledger, layer, granted, shortage);
+            drop(ledger);
+            self.residency.announce();
+            return;
+        }
+        let drained = self.residency.vacate(&mut ledger, layer);
+        drop(ledger);
+        self.residency.finish(drained);
+    }
+
     /// Makes space, without the lock. A caller's own allocator may panic; that is an error like any other.
-    pub(super) fn make_space(&self, plan: Plan) -> Result<Space> {
-        let make = || Space::make(plan, self.settings.allocator.as_ref(), self.keep.as_ref());
+    pub(super) fn make_space(&self, plan: Plan, granted: Option<Granted>) -> Result<Made> {
+        let make = || {
+            let Some(granted) = granted else {
+                return Space::make(plan, self.terms(), self.keep.as_ref()).map(Made::Space);
+            };
+            let block = granted.block.map(|bytes| self.make_block(bytes, granted.place.bytes)).transpose()?;
+            Ok(Made::Place(plan, granted, block))
+        };
         catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)))
     }
 
-    pub(super) fn count_allocation(&self, space: &Space) {
-        self.counters.allocations.fetch_add(u64::from(space.is_slab()), Ordering::Relaxed);
+    /// A block of the device's memory: of the wanted bytes, or where there is not so much, of the least.
+    fn make_block(&self, wanted: u64, least: u64) -> Result<(u64, Holding)> {
+        let Some(lane) = self.terms().lane else { return Err(not_here("a block of a device")) };
+        let make = |bytes| {
+            let block = make_block(lane, self.settings.allocator.as_ref(), bytes, self.keep.as_ref())?;
+            Ok((bytes, block))
+        };
+        let mut made = make(wanted);
+        if matches!(made, Err(Error::OutOfMemory { .. })) && least < wanted {
+            made = make(least);
+        }
+        if matches!(made, Err(Error::OutOfMemory { .. })) {
+            // What other loaders keep for later.
+            residency::trim();
+            made = make(least);
+        }
+        made
+    }
+
+    /// Gives a layer the space that was made.
+    pub(super) fn settle_made(&self, ledger: &mut LockedLedger<'_>, layer: usize, made: Made) -> Result<()> {
+        let (plan, granted, block) = match made {
+            Made::Space(space) => {
+                self.counters.allocations.fetch_add(u64::from(space.is_slab()), Ordering::Relaxed);
+                ledger.settle(layer, space, None);
+                return Ok(());
+            }
+            Made::Place(plan, granted, block) => (plan, granted, block),
+        };
+        if let Some((bytes, memory)) = block {
+            self.counters.allocations.fetch_add(1, Ordering::Relaxed);
+            self.residency.settle_block(ledger, granted, bytes, memory);
+        }
+        let marks = self.decided_seat().and_then(|seat| seat.marks(layer));
+        let (Some(start), Some(marks)) = (ledger.address(granted), marks) else {
+            return Err(not_here("a layer's place"));
+        };
+        ledger.settle(layer, Space::at(plan, start, marks.clone()), Some(marks.clone()));
+        Ok(())
     }
 
     pub(super) fn plan(&self, layer: usize) -> Result<Plan> {
-        Space::plan(self.files(layer), self.settings.allocator.as_ref())
-            .map_err(|error| error.within(&self.layer_text(layer)))
+        Plan::new(self.files(layer), self.terms()).map_err(|error| error.within(&self.layer_text(layer)))
     }
 
     /// Why a layer finds no room, with the arithmetic.
@@ -309,6 +420,7 @@ impl Core {
         let (shared_limit, shared_charge) = ledger.shared();
         let (own, layers) = (ledger.charged_bytes(), ledger.layer_count());
         let taken = self.residency.taken(&ledger);
+        let blocks = ledger.blocks();
         // Naming may free a loader, which takes the lock.
         drop(ledger);
         let mut found = Vec::new();
@@ -336,7 +448,19 @@ impl Core {
         if taken.len() > MAX_NAMED {
             names.push(format!("and {} more", taken.len() - MAX_NAMED));
         }
+        let device = self.decided_seat().map_or(DeviceName::HOST, Seat::device);
+        if let Some(blocks) = &blocks {
+            let (total, hole) = (blocks.total, blocks.largest_hole);
+            found.push(format!("blocks of {total} bytes on {device}, the largest hole of which has {hole}"));
+        }
         let by = if names.is_empty() { String::new() } else { format!(" by {}", names.join(", ")) };
+        if let Some(shortage) = blocks.and_then(|blocks| blocks.shortage) {
+            let reason = format!("{shortage}; {}{by}", found.join(", "));
+            return Error::OutOfMemory {
+                what: format!("{}: {bytes} bytes on {device}", self.layer_text(layer)),
+                reason,
+            };
+        }
         Error::Budget { subject: self.layer_text(layer), bytes, found: found.join(", ") + &by }
     }
 }

@@ -11,11 +11,12 @@ use super::events::{Figures, LogLevel, Stage};
 use super::layers::Layers;
 use super::load_into::Batch;
 use super::mailbox::{Mailbox, refuse_in_callback};
-use super::options::{Recovery, Strategy, Unload};
+use super::options::{Device, Recovery, Strategy, Unload};
 use super::progress::Arrivals;
-use super::space::{LayerFiles, Space};
+use super::seat::Seat;
+use super::space::{LayerFiles, Space, Spacing};
 use super::{Options, Rules};
-use crate::device::Allocator;
+use crate::device::{Allocator, RawStream, Stream};
 use crate::error::{Error, Result, quoted};
 use crate::format::{Catalogue, Model};
 use crate::io::Source;
@@ -35,6 +36,10 @@ pub struct Core {
     pub(super) settings: Settings,
     pub(super) counters: Counters,
     pub(super) sources: Vec<Arc<Source>>,
+    /// Where layers go; decided when one is wanted first.
+    pub(super) seat: once_cell::sync::OnceCell<Seat>,
+    /// Whether other loaders may share its limit.
+    pub(super) shares_budget: bool,
     rules: Rules,
     /// The order of use; made when it is first asked for.
     order: RwLock<Option<Arc<Order>>>,
@@ -68,9 +73,12 @@ pub struct Settings {
     pub recovery: Recovery,
     pub retry_count: u32,
     pub retry_backoff: Duration,
+    pub device: Device,
+    pub spacing: Spacing,
     pub allocator: Option<Arc<dyn Allocator>>,
     pub pressure_threshold: u64,
-    pub gauge: Arc<dyn Gauge>,
+    /// What tells how much memory there is, in place of the machine or the device.
+    pub gauge: Option<Arc<dyn Gauge>>,
     /// How layers are ordered until the caller says otherwise.
     family: LayerOrder,
 }
@@ -120,6 +128,7 @@ impl Core {
         let pool = options.budget.as_ref().map_or_else(|| Arc::new(Pool::new(u64::MAX)), |budget| budget.pool.clone());
         let limits = options.limits();
         let Parts { layers, mailbox, keep, owner, concurrent_reads } = parts;
+        let shares_budget = options.budget.is_some();
         let residency = Residency::new(layers.len(), catalogue.tensors().len(), layers.clone(), limits, pool, owner);
         Core {
             residency,
@@ -132,9 +141,11 @@ impl Core {
                 recovery: options.recovery,
                 retry_count: options.retry_count,
                 retry_backoff: options.retry_backoff,
+                device: options.device,
+                spacing: Spacing::of(options.alignment, options.tail_padding),
                 allocator: options.allocator,
                 pressure_threshold: options.pressure_threshold.unwrap_or(0),
-                gauge: options.gauge.unwrap_or_else(|| Arc::new(crate::residency::pressure::Machine)),
+                gauge: options.gauge,
                 family: options.layer_order,
             },
             counters: Counters::default(),
@@ -142,6 +153,8 @@ impl Core {
             catalogue,
             layers,
             sources,
+            seat: once_cell::sync::OnceCell::new(),
+            shares_budget,
             rules: options.rules,
             order: RwLock::new(None),
             successors: OnceLock::new(),
@@ -282,7 +295,86 @@ impl Core {
         Err(Error::OutOfRange { file: self.name().to_owned(), what, index: index as u64, count: count as u64 })
     }
 
-    /// Holds a layer once less; false if it was not held so.
+    /// Refuses a stream of a device where there is none.
+    pub fn check_stream(&self, stream: Stream) -> Result<()> {
+        match stream {
+            Stream::Host => Ok(()),
+            Stream::Given(stream) => self.stream(stream.0).map(|_| ()),
+        }
+    }
+
+    /// The stream that a number of the caller's stands for, for this loader's device.
+    pub fn stream(&self, number: usize) -> Result<Stream> {
+        if self.closed.load(Ordering::Acquire) && self.decided_seat().is_none() {
+            // Nothing was ever loaded, and nothing will be.
+            return Ok(Stream::Host);
+        }
+        let is_away = self.seat()?.away.is_some();
+        match number {
+            // PML_STREAM_HOST is (void *)-1.
+            usize::MAX => Ok(Stream::Host),
+            0 if !is_away => Ok(Stream::Host),
+            _ if is_away && number > 0 => Ok(Stream::Given(RawStream(number))),
+            _ => {
+                let device = self.seat()?.device();
+                let expected =
+                    if is_away { "PML_STREAM_HOST, or a stream of that device" } else { "PML_STREAM_HOST or NULL" };
+                Err(Error::argument(
+                    "stream",
+                    format_args!("{number:#x}"),
+                    format_args!("{expected}, as layers are on {device}"),
+                ))
+            }
+        }
+    }
+
+    /// Refuses a stream whose work is being captured.
+    ///
+    /// # Safety
+    /// The stream is alive.
+    pub(super) unsafe fn refuse_capture(&self, layer: usize, stream: Stream, expected: &'static str) -> Result<()> {
+        let Some(marks) = self.decided_seat().and_then(|seat| seat.marks(layer)) else { return Ok(()) };
+        // SAFETY: the caller's promise.
+        if unsafe { marks.is_capturing(stream) }? {
+            return Err(Error::StreamCapturing { subject: self.layer_text(layer), expected });
+        }
+        Ok(())
+    }
+
+    /// Notes the end of a stream's use of a layer's memory.
+    ///
+    /// # Safety
+    /// The stream is alive, and captures nothing.
+    pub(super) unsafe fn let_go(&self, layer: usize, stream: Stream) {
+        if let Some(marks) = self.decided_seat().and_then(|seat| seat.marks(layer)) {
+            // SAFETY: the caller's promise.
+            unsafe { marks.let_go(stream) };
+        }
+    }
+
+    /// Notes that streams may use a layer's memory that are not known.
+    pub fn let_go_of_all(&self, layer: usize) {
+        if let Some(marks) = self.decided_seat().and_then(|seat| seat.marks(layer)) {
+            marks.let_go_of_all();
+        }
+    }
+
+    /// Holds a layer once less, after a stream's last use of it; false if it was not held so.
+    ///
+    /// # Errors
+    /// `StreamCapturing`: the layer is held as before.
+    ///
+    /// # Safety
+    /// The stream is alive.
+    pub unsafe fn release_on(&self, layer: usize, holder: Holder, stream: Stream) -> Result<bool> {
+        // SAFETY: the caller's promise.
+        unsafe { self.refuse_capture(layer, stream, "a release before or after the capture") }?;
+        // SAFETY: the caller's promise, and it captures nothing.
+        unsafe { self.let_go(layer, stream) };
+        Ok(self.release(layer, holder))
+    }
+
+    /// Holds a layer once less, which no stream uses any more; false if it was not held so.
     pub fn release(&self, layer: usize, holder: Holder) -> bool {
         let released = self.residency.release(layer, holder);
         if self.closed.load(Ordering::Acquire) {
@@ -293,9 +385,13 @@ impl Core {
     }
 
     /// Holds a layer once less on behalf of the loader.
-    pub fn release_layer(&self, layer: usize) -> Result<()> {
+    ///
+    /// # Safety
+    /// The stream is alive.
+    pub unsafe fn release_layer(&self, layer: usize, stream: Stream) -> Result<()> {
         self.check_layer(layer)?;
-        if self.release(layer, Holder::Layer) {
+        // SAFETY: the caller's promise.
+        if unsafe { self.release_on(layer, Holder::Layer, stream) }? {
             return Ok(());
         }
         Err(Error::InvalidState {
@@ -374,6 +470,10 @@ impl Core {
         self.mailbox.close();
         self.end_all(undecided, &self.closed_error());
         for layer in 0..self.layers.len() {
+            if self.residency.snapshot(layer).layer_holds > 0 {
+                // On which streams is not known.
+                self.let_go_of_all(layer);
+            }
             self.residency.release_all_of_loader(layer);
             // Whoever lowers the count after this sees that the loader is closed; who did before is seen here.
             self.residency.publish(layer);

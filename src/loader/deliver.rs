@@ -8,7 +8,7 @@ use super::Core;
 use super::core::{Failed, LockedLedger};
 use super::events::{Answer, Event, EventKind, LogLevel, Stage};
 use super::options::Recovery;
-use super::space::{LayerFiles, Space, cut};
+use super::space::{LayerFiles, Space};
 use crate::error::{Error, Result, quoted};
 use crate::residency::{Arrival, Delivery, Drained, LayerState, Standing};
 use crate::transfer::{Chunk, Customer, Priority};
@@ -65,7 +65,7 @@ impl Core {
     ) -> Vec<Chunk> {
         let epoch = ledger.cancels();
         let Some(space) = ledger.space(layer).filter(|_| !missing.is_empty()) else { return Vec::new() };
-        let chunks = space.chunks(files, layer as u32, missing, self.queue.limit(), epoch);
+        let chunks = space.chunks(files, layer as u32, missing, self.queue.limit(), epoch, self.settings.spacing);
         let mut counts = vec![0; missing.len()];
         for member in chunks.iter().flat_map(|chunk| &chunk.members) {
             // Every chunk is of missing members, which are in ascending order.
@@ -253,26 +253,34 @@ impl Core {
         let is_read_alone =
             matches!(error, Error::Truncated { .. }) || (!has_listener && self.settings.recovery == Recovery::Skip);
         if over.is_none() && is_read_alone && chunk.members.len() > 1 {
+            let pieces = self.cut(&ledger, &chunk);
             drop(ledger);
-            for piece in cut(&chunk, self.files(chunk.layer as usize)) {
+            for piece in pieces {
                 self.queue_again(piece, Duration::ZERO);
             }
         } else if let Some(over) = over {
             drop(ledger);
             self.end(&chunk, &Err(over));
         } else if has_listener {
-            self.put_to_listener(&chunk, &error);
+            self.put_to_listener(&ledger, &chunk, &error);
         } else {
             drop(ledger);
             self.recover(chunk, error, Answer::Default);
         }
     }
 
+    /// A chunk's bytes as chunks of one tensor each. The layer has its space, for the chunk is on its way there.
+    fn cut(&self, ledger: &LockedLedger<'_>, chunk: &Chunk) -> Vec<Chunk> {
+        let layer = chunk.layer as usize;
+        let space = ledger.space(layer);
+        space.map_or_else(Vec::new, |space| space.cut(chunk, self.files(layer), self.settings.spacing))
+    }
+
     /// Asks the listener about each tensor of a chunk. With the pool locked, so that closing finds what is undecided.
-    fn put_to_listener(&self, chunk: &Chunk, error: &Error) {
+    fn put_to_listener(&self, ledger: &LockedLedger<'_>, chunk: &Chunk, error: &Error) {
         let layer = chunk.layer as usize;
         let files = self.files(layer);
-        for mut piece in cut(chunk, files) {
+        for mut piece in self.cut(ledger, chunk) {
             let Some(member) = piece.members.first() else { continue };
             piece.is_unread_alone = chunk.members.len() > 1;
             let tensor = files.members[*member as usize] as usize;

@@ -1,12 +1,12 @@
 //! Holding layers and tensors, and looking at their bytes meanwhile.
 
-use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::mailbox::refuse_in_callback;
 use super::{Core, Loader};
+use crate::device::{DeviceName, Stream};
 use crate::error::{Error, Result, quoted};
 use crate::format::TensorInfo;
 use crate::residency::Holder;
@@ -22,7 +22,9 @@ pub struct Tensor {
 /// Where a tensor's bytes are, and what they are.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorView<'a> {
-    /// The first byte; dangling where there is none.
+    /// Whose memory it is.
+    pub device: DeviceName,
+    /// The address of the first byte on that device; dangling where there is none.
     pub data: NonNull<u8>,
     /// How many bytes.
     pub bytes: u64,
@@ -69,8 +71,19 @@ impl Tensor {
 
     /// As `acquire`, but waits for others' releases no longer than this; `None` is as long as it takes.
     pub fn acquire_within(&self, timeout: Option<Duration>) -> Result<TensorLease<'_>> {
-        self.hold(timeout)?;
-        Ok(TensorLease { tensor: self })
+        // SAFETY: the host is no stream.
+        unsafe { self.acquire_on(Stream::Host, timeout) }
+    }
+
+    /// As `acquire_within`, for a stream, as `Loader::acquire_layer_on`, which also tells the errors.
+    ///
+    /// # Safety
+    /// The stream is one of the device's primary context, and is alive until the lease is dropped.
+    pub unsafe fn acquire_on(&self, stream: Stream, timeout: Option<Duration>) -> Result<TensorLease<'_>> {
+        self.core.check_stream(stream)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.hold(stream, timeout) }?;
+        Ok(TensorLease { tensor: self, stream })
     }
 
     /// Copies `into.len()` bytes from `offset` on, without bringing the tensor into memory.
@@ -96,18 +109,36 @@ impl Tensor {
         format!("{}: tensor {}", self.core.sources[usize::from(info.shard)].name(), quoted(info.name))
     }
 
-    /// Brings it and holds its layer once more.
-    pub(crate) fn hold(&self, timeout: Option<Duration>) -> Result<()> {
-        self.core.acquire(self.layer(), Some(self.index), timeout)
+    /// Brings it for a stream, and holds its layer once more.
+    ///
+    /// # Safety
+    /// The stream is alive.
+    pub(crate) unsafe fn hold(&self, stream: Stream, timeout: Option<Duration>) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.core.acquire_on(self.layer(), Some(self.index), stream, timeout) }
     }
 
-    pub(super) fn core(&self) -> &Arc<Core> {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
-    /// Holds its layer once less; false if no tensor held it.
-    pub(crate) fn release(&self) -> bool {
-        self.core.release(self.layer(), Holder::Tensor)
+    /// Holds its layer once less, after a stream's last use of it; false if no tensor held it.
+    ///
+    /// # Safety
+    /// The stream is alive.
+    pub(crate) unsafe fn release(&self, stream: Stream) -> Result<bool> {
+        // SAFETY: the caller's promise.
+        unsafe { self.core.release_on(self.layer(), Holder::Tensor, stream) }
+    }
+
+    /// Holds its layer so often less, which streams may use that are not known.
+    pub(crate) fn release_all(&self, count: u32) {
+        if count > 0 {
+            self.core.let_go_of_all(self.layer());
+        }
+        for _ in 0..count {
+            self.core.release(self.layer(), Holder::Tensor);
+        }
     }
 
     /// Whether its loader holds its layer.
@@ -119,7 +150,8 @@ impl Tensor {
     pub(crate) fn view(&self) -> Option<TensorView<'_>> {
         let info = self.info();
         let data = NonNull::new(self.core.residency.data(self.index))?;
-        Some(TensorView { data, bytes: info.bytes, dtype: info.dtype, shape: info.shape })
+        let device = self.core.decided_seat()?.device();
+        Some(TensorView { device, data, bytes: info.bytes, dtype: info.dtype, shape: info.shape })
     }
 }
 
@@ -127,22 +159,33 @@ impl Tensor {
 /// meanwhile they may fault (`io: Mode::Read` avoids that).
 pub struct TensorLease<'a> {
     tensor: &'a Tensor,
+    stream: Stream,
 }
 
-impl Deref for TensorLease<'_> {
-    type Target = [u8];
+impl TensorLease<'_> {
+    /// Where its bytes are.
+    pub fn view(&self) -> TensorView<'_> {
+        self.tensor.core.view_of_held(self.tensor.index)
+    }
 
-    fn deref(&self) -> &[u8] {
-        self.tensor.view().map_or(&[], |view| {
-            // SAFETY: the lease holds the tensor, so that its bytes stay where they are and nobody writes them.
-            unsafe { std::slice::from_raw_parts(view.data.as_ptr(), view.bytes as usize) }
-        })
+    /// Its bytes, where they are in the host's memory.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        // SAFETY: the lease holds the tensor.
+        unsafe { bytes_of(&self.view()) }
+    }
+
+    /// A copy of its bytes on the host, wherever they are. On a device it waits for copies that are under way.
+    pub fn to_vec(&self) -> Result<Vec<u8>> {
+        self.tensor.core.copy_of_held(self.tensor.index)
     }
 }
 
 impl Drop for TensorLease<'_> {
     fn drop(&mut self) {
-        self.tensor.release();
+        // SAFETY: whoever acquired it keeps the stream alive.
+        if unsafe { self.tensor.release(self.stream) }.is_err() {
+            self.tensor.release_all(1);
+        }
     }
 }
 
@@ -150,11 +193,12 @@ impl Drop for TensorLease<'_> {
 pub struct LayerLease<'a> {
     loader: &'a Loader,
     layer: usize,
+    stream: Stream,
 }
 
 impl<'a> LayerLease<'a> {
-    pub(super) fn new(loader: &'a Loader, layer: usize) -> LayerLease<'a> {
-        LayerLease { loader, layer }
+    pub(super) fn new(loader: &'a Loader, layer: usize, stream: Stream) -> LayerLease<'a> {
+        LayerLease { loader, layer, stream }
     }
 
     /// The index of the layer.
@@ -162,21 +206,79 @@ impl<'a> LayerLease<'a> {
         self.layer
     }
 
-    /// The bytes of each tensor of the layer, with its index, as they lie in the files.
-    pub fn tensors(&self) -> impl Iterator<Item = (usize, &[u8])> {
+    fn members(&self) -> impl Iterator<Item = usize> + use<'_> {
         let core = self.loader.core();
-        core.layers.members(self.layer).iter().filter_map(move |tensor| {
-            let tensor = *tensor as usize;
-            let data = NonNull::new(core.residency.data(tensor))?;
-            let bytes = core.catalogue.tensors().at(tensor).bytes as usize;
-            // SAFETY: the lease holds the layer, so that its bytes stay where they are and nobody writes them.
-            Some((tensor, unsafe { std::slice::from_raw_parts(data.as_ptr(), bytes) }))
+        core.layers.members(self.layer).iter().map(|tensor| *tensor as usize)
+    }
+
+    /// Where the bytes of each tensor of the layer are, with its index, as they lie in the files.
+    pub fn views(&self) -> impl Iterator<Item = (usize, TensorView<'_>)> {
+        self.members().map(|tensor| (tensor, self.loader.core().view_of_held(tensor)))
+    }
+
+    /// The bytes of each tensor of the layer, with its index, as they lie in the files. None where they are not in the
+    /// host's memory.
+    pub fn tensors(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        self.views().filter_map(|(tensor, view)| {
+            // SAFETY: the lease holds the layer, from which the view is borrowed.
+            let bytes = unsafe { bytes_of(&view) };
+            bytes.map(|bytes| (tensor, bytes))
         })
+    }
+
+    /// A copy on the host of the bytes of each tensor of the layer, with its index, wherever they are.
+    pub fn copies(&self) -> impl Iterator<Item = Result<(usize, Vec<u8>)>> {
+        self.members().map(|tensor| Ok((tensor, self.loader.core().copy_of_held(tensor)?)))
     }
 }
 
 impl Drop for LayerLease<'_> {
     fn drop(&mut self) {
-        self.loader.core().release(self.layer, Holder::Layer);
+        let core = self.loader.core();
+        // SAFETY: whoever acquired it keeps the stream alive.
+        if unsafe { core.release_on(self.layer, Holder::Layer, self.stream) }.is_err() {
+            core.let_go_of_all(self.layer);
+            core.release(self.layer, Holder::Layer);
+        }
+    }
+}
+
+/// A view's bytes, where they are in the host's memory.
+///
+/// # Safety
+/// The tensor is held for as long as the bytes are used: they stay where they are, and nobody writes them.
+unsafe fn bytes_of<'a>(view: &TensorView<'_>) -> Option<&'a [u8]> {
+    if view.device != DeviceName::HOST {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { std::slice::from_raw_parts(view.data.as_ptr(), view.bytes as usize) })
+}
+
+impl Core {
+    fn view_of_held(&self, tensor: usize) -> TensorView<'_> {
+        let info = self.catalogue.tensors().at(tensor);
+        // Held, it is where it was put.
+        let data = NonNull::new(self.residency.data(tensor)).unwrap_or(NonNull::dangling());
+        let device = self.decided_seat().map_or(DeviceName::HOST, super::seat::Seat::device);
+        TensorView { device, data, bytes: info.bytes, dtype: info.dtype, shape: info.shape }
+    }
+
+    fn copy_of_held(&self, tensor: usize) -> Result<Vec<u8>> {
+        let view = self.view_of_held(tensor);
+        // SAFETY: the tensor is held.
+        if let Some(bytes) = unsafe { bytes_of(&view) } {
+            return Ok(bytes.to_vec());
+        }
+        let mut copy = vec![0; view.bytes as usize];
+        let marks = self.decided_seat().and_then(|seat| seat.marks(self.layers.layer_of(tensor)));
+        if let (Some(marks), Some(into)) = (marks, NonNull::new(copy.as_mut_ptr()).filter(|_| view.bytes > 0)) {
+            // SAFETY: the host is no stream; the tensor is held, and its copies have passed.
+            unsafe {
+                marks.admit(Stream::Host);
+                marks.lane().device().copy_out(into, view.data, copy.len())?;
+            }
+        }
+        Ok(copy)
     }
 }

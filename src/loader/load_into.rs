@@ -10,13 +10,16 @@ use super::events::LogLevel;
 use super::mailbox::refuse_in_callback;
 use super::options::Recovery;
 use super::{Core, Tensor};
+use crate::device::Stream;
 use crate::error::{Error, Result, quoted};
-use crate::transfer::{Chunk, Customer, Destination, Part, Priority, Queue};
+use crate::transfer::{
+    Chunk, Customer, Destination, Marks, Part, Priority, Queue, Route, SLOT_BYTES, SMALL_SLOT_BYTES,
+};
 
 /// One read of a large tensor.
-const PIECE_BYTES: u64 = 4 << 20;
+const PIECE_BYTES: u64 = SLOT_BYTES as u64;
 /// Tensors that lie so close together and are together no longer are read at once.
-const BATCH_BYTES: u64 = 1 << 20;
+const BATCH_BYTES: u64 = SMALL_SLOT_BYTES as u64;
 const BATCH_GAP_BYTES: u64 = 4096;
 /// Chunks queued ahead of the one that is read, for each read that may be under way.
 const CHUNKS_AHEAD: usize = 4;
@@ -46,34 +49,70 @@ struct State {
 }
 
 impl Core {
-    /// Copies whole tensors into memory of the caller's own.
+    /// Copies whole tensors into memory of the caller's own on the host.
     pub(super) fn load_into(self: &Arc<Core>, targets: &mut [(&Tensor, &mut [MaybeUninit<u8>])]) -> Result<()> {
+        let memory = |(tensor, into): &mut (&Tensor, &mut [MaybeUninit<u8>])| {
+            (tensor.clone(), NonNull::from(&mut **into).cast(), into.len())
+        };
+        let targets: Vec<_> = targets.iter_mut().map(memory).collect();
+        let list = self.targets(targets.iter().map(|(tensor, into, bytes)| (tensor, *into, *bytes)))?;
+        self.carry_into(&list, None)
+    }
+
+    /// Copies whole tensors into memory of the caller's own on the device.
+    ///
+    /// # Safety
+    /// See `Loader::load_into_device`.
+    pub(super) unsafe fn load_into_device(
+        self: &Arc<Core>,
+        targets: &[(&Tensor, NonNull<u8>, usize)],
+        stream: Stream,
+    ) -> Result<()> {
+        let list = self.targets(targets.iter().map(|(tensor, into, bytes)| (*tensor, *into, *bytes)))?;
+        let Some(away) = &self.seat()?.away else { return self.carry_into(&list, None) };
+        let marks = Arc::new(Marks::new(away.lane.clone()));
+        // SAFETY: the caller's promise.
+        if unsafe { marks.is_capturing(stream) }? {
+            let subject = self.name().to_owned();
+            return Err(Error::StreamCapturing { subject, expected: "a load before or after the capture" });
+        }
+        let result = self.carry_into(&list, Some(&marks));
+        // After an error the memory is the caller's again, so that no copy may be under way.
+        let until = if result.is_ok() { stream } else { Stream::Host };
+        // SAFETY: the caller's promise.
+        unsafe { marks.admit(until) };
+        result
+    }
+
+    fn targets<'a>(
+        self: &Arc<Core>,
+        targets: impl Iterator<Item = (&'a Tensor, NonNull<u8>, usize)>,
+    ) -> Result<Vec<Target>> {
         refuse_in_callback("load_into")?;
-        let mut list = Vec::with_capacity(targets.len());
-        for (tensor, into) in targets.iter_mut() {
+        let mut list = Vec::new();
+        for (tensor, into, length) in targets {
             let info = tensor.info();
             if !Arc::ptr_eq(tensor.core(), self) {
                 return Err(Error::argument("tensors", tensor.text(), "tensors of this loader"));
             }
-            if (into.len() as u64) < info.bytes {
+            if (length as u64) < info.bytes {
                 let expected = format!("at least the {} bytes of {}", info.bytes, tensor.text());
-                return Err(Error::argument("dst_size", into.len(), expected));
+                return Err(Error::argument("dst_size", length, expected));
             }
-            let start = NonNull::from(&mut **into).cast();
             list.push(Target {
                 tensor: tensor.index(),
                 shard: info.shard,
                 offset: info.offset,
                 bytes: info.bytes,
-                into: start,
+                into,
             });
         }
         list.retain(|target| target.bytes > 0);
         list.sort_by_key(|target| (target.shard, target.offset));
-        self.carry_into(&list)
+        Ok(list)
     }
 
-    fn carry_into(self: &Arc<Core>, targets: &[Target]) -> Result<()> {
+    fn carry_into(self: &Arc<Core>, targets: &[Target], marks: Option<&Arc<Marks>>) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(self.closed_error());
         }
@@ -86,7 +125,7 @@ impl Core {
         self.register(&batch);
         let most = self.queue.limit() * CHUNKS_AHEAD;
         let mut result = Ok(());
-        for chunk in Chunks::new(self, targets) {
+        for chunk in Chunks::new(self, targets, marks) {
             result = batch.wait_until(|state| state.under_way < most || state.error.is_some());
             if result.is_err() {
                 break;
@@ -198,14 +237,16 @@ impl Customer for Batch {
 struct Chunks<'a> {
     core: &'a Core,
     targets: &'a [Target],
+    /// Those of the memory, on a device.
+    marks: Option<&'a Arc<Marks>>,
     /// The target that is next, and how many of its bytes are in chunks already.
     next: usize,
     done: u64,
 }
 
 impl<'a> Chunks<'a> {
-    fn new(core: &'a Core, targets: &'a [Target]) -> Chunks<'a> {
-        Chunks { core, targets, next: 0, done: 0 }
+    fn new(core: &'a Core, targets: &'a [Target], marks: Option<&'a Arc<Marks>>) -> Chunks<'a> {
+        Chunks { core, targets, marks, next: 0, done: 0 }
     }
 
     /// How many small neighbours from the next target on are read together, and the bytes from the first to the last.
@@ -254,7 +295,11 @@ impl Iterator for Chunks<'_> {
                 bytes: member.bytes as usize,
                 into: member.into,
             };
-            let destination = Destination::Scattered(batch.iter().map(part).collect());
+            let parts = batch.iter().map(part).collect();
+            let destination = match self.marks {
+                None => Destination::Scattered(parts),
+                Some(marks) => Destination::Staged(marks.clone(), Route::Scattered(parts)),
+            };
             let members = batch.iter().map(|member| member.tensor as u32).collect();
             self.next += count;
             return Some(self.chunk(&target, target.offset, span, destination, members));
@@ -269,6 +314,10 @@ impl Iterator for Chunks<'_> {
             self.next += 1;
             self.done = 0;
         }
-        Some(self.chunk(&target, at, bytes, Destination::Memory(into), Box::new([target.tensor as u32])))
+        let destination = match self.marks {
+            None => Destination::Memory(into),
+            Some(marks) => Destination::Staged(marks.clone(), Route::Straight { into, zeros: 0 }),
+        };
+        Some(self.chunk(&target, at, bytes, destination, Box::new([target.tensor as u32])))
     }
 }

@@ -13,6 +13,7 @@ mod options;
 mod progress;
 mod rules;
 mod schedule;
+mod seat;
 mod short_of_memory;
 mod space;
 mod stats;
@@ -21,6 +22,7 @@ mod verify;
 use std::any::Any;
 use std::mem::MaybeUninit;
 use std::path::Path;
+use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -36,13 +38,14 @@ pub use rules::Rules;
 pub use stats::Stats;
 pub use verify::{Finding, VERIFY_STRUCTURE, VERIFY_VALUES};
 
-pub use crate::device::Allocator;
+pub use crate::device::{Allocator, DeviceName, RawStream, Stream};
 use crate::error::{Error, Result, quoted};
 use crate::format::{self, Catalogue};
 use crate::io::{Memory, Source};
 pub use crate::residency::LayerState;
-use crate::residency::Owner;
 pub use crate::residency::pressure::{Gauge, Reading};
+use crate::residency::{self, Owner};
+use crate::transfer;
 pub use crate::transfer::MAX_WORKERS;
 
 /// An opened model. Dropping it closes it: leases stay valid until they are dropped, nothing new is loaded.
@@ -85,6 +88,7 @@ impl Loader {
 
     fn new(mut model: format::Model, mut options: Options) -> Result<Loader> {
         options.check()?;
+        seat::check(options.device)?;
         let keep: Option<Arc<dyn Any + Send + Sync>> = options.keep.take().map(Arc::from);
         let (listener, log) = (options.on_event.take(), options.log.take());
         if options.rules.skips_any() {
@@ -239,7 +243,7 @@ impl Loader {
         })
     }
 
-    /// Copies whole tensors into memory of the caller's own, which has at least their bytes each: in the files' order,
+    /// Copies whole tensors into memory of the caller's own on the host, which has at least their bytes each: in the files' order,
     /// small neighbours with one read, several reads at once. Brings nothing into the library's memory.
     ///
     /// # Errors
@@ -249,6 +253,21 @@ impl Loader {
         self.core.load_into(targets)
     }
 
+    /// As `load_into`, into memory of the device that the layers are on: an address and its bytes for each tensor. On a
+    /// stream the call returns when every copy is under way, and the stream waits for them.
+    ///
+    /// # Errors
+    /// Those of `load_into`; `StreamCapturing`; `InvalidArgument` for a stream where the layers are on the host.
+    ///
+    /// # Safety
+    /// The memory is the caller's, is on that device, and nobody uses it until the call returns, or on a stream what it is
+    /// given from then on; after an error, nobody does. The stream is alive.
+    pub unsafe fn load_into_device(&self, targets: &[(&Tensor, NonNull<u8>, usize)], stream: Stream) -> Result<()> {
+        self.core.check_stream(stream)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.core.load_into_device(targets, stream) }
+    }
+
     /// Brings a layer and holds it until the lease is dropped. Waits for others' releases as long as it takes.
     pub fn acquire_layer(&self, layer: usize) -> Result<LayerLease<'_>> {
         self.acquire_layer_within(layer, None)
@@ -256,9 +275,40 @@ impl Loader {
 
     /// As `acquire_layer`, but waits for others' releases no longer than this; `None` is as long as it takes.
     pub fn acquire_layer_within(&self, layer: usize, timeout: Option<Duration>) -> Result<LayerLease<'_>> {
+        // SAFETY: the host is no stream.
+        unsafe { self.acquire_layer_on(layer, Stream::Host, timeout) }
+    }
+
+    /// As `acquire_layer_within`, for a stream of the layers' device: what the stream is given from then on finds the bytes,
+    /// and what it was given when the lease is dropped may still use them.
+    ///
+    /// # Errors
+    /// `StreamCapturing` where a copy is still under way and the stream's work is being captured; `InvalidArgument` for a
+    /// stream where the layers are on the host.
+    ///
+    /// # Safety
+    /// The stream is one of the device's primary context, and is alive until the lease is dropped.
+    pub unsafe fn acquire_layer_on(
+        &self,
+        layer: usize,
+        stream: Stream,
+        timeout: Option<Duration>,
+    ) -> Result<LayerLease<'_>> {
         self.core.check_layer(layer)?;
-        self.core.acquire(layer, None, timeout)?;
-        Ok(LayerLease::new(self, layer))
+        self.core.check_stream(stream)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.core.acquire_on(layer, None, stream, timeout) }?;
+        Ok(LayerLease::new(self, layer, stream))
+    }
+
+    /// Where the layers are: decided when one is first wanted, `None` before.
+    pub fn device(&self) -> Option<DeviceName> {
+        self.core.decided_seat().map(seat::Seat::device)
+    }
+
+    /// Why they are there, in words.
+    pub fn device_reason(&self) -> &str {
+        self.core.decided_seat().map_or("", |seat| &seat.reason)
     }
 
     /// Bytes of a layer's tensors that are in memory now.
@@ -297,6 +347,12 @@ impl Loader {
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
+}
+
+/// Gives memory back that is kept for later: staging slots of devices, and blocks there in which no layer lies.
+pub fn trim() {
+    residency::trim();
+    transfer::trim();
 }
 
 impl Drop for Loader {

@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use super::events::{Listener, Log, LogLevel};
 use super::space::Space;
-use crate::device::Allocator;
-use crate::error::{Error, Result, quoted};
+use crate::device::{Allocator, DeviceName};
+use crate::error::{Error, Result};
 use crate::io::Mode;
 use crate::loader::Rules;
 use crate::residency::pressure::Gauge;
 use crate::residency::{Limits, Pool};
 use crate::tensor::LayerOrder;
 use crate::transfer::{MAX_WORKERS, default_workers};
+
+/// A page: what memory of every kind can be aligned to.
+const MAX_ALIGNMENT: usize = 4096;
+/// More would be most of what is copied.
+const MAX_PADDING: usize = 1 << 20;
 
 /// How a model is opened. `Default` suits most.
 pub struct Options {
@@ -37,6 +42,11 @@ pub struct Options {
     pub io: Mode,
     /// At most how many reads are under way at once for this loader; 0 for as many as suit the machine.
     pub workers: usize,
+    /// What the address of each tensor is a multiple of: a power of two up to 4096; 0 for what the file's own alignment
+    /// gives.
+    pub alignment: usize,
+    /// Bytes behind each tensor that may be read, and are zero; up to 1 MiB.
+    pub tail_padding: usize,
     /// The order in which layers are used.
     pub layer_order: LayerOrder,
     /// Choices by tensor name.
@@ -78,6 +88,8 @@ impl Default for Options {
             budget: None,
             io: Mode::default(),
             workers: 0,
+            alignment: 0,
+            tail_padding: 0,
             layer_order: LayerOrder::default(),
             rules: Rules::default(),
             allocator: None,
@@ -110,6 +122,7 @@ impl Options {
             bytes: self.memory_budget.unwrap_or(u64::MAX),
             layers: self.max_loaded_layers.unwrap_or(usize::MAX),
             reclaims: self.unload == Unload::Lru,
+            relieves: self.unload != Unload::Never,
             notes_use: self.unload != Unload::Never,
         }
     }
@@ -121,6 +134,13 @@ impl Options {
         }
         if self.max_loaded_layers == Some(0) {
             return Err(Error::argument("max_loaded_layers", 0, "at least 1, or -1 for any number"));
+        }
+        if self.alignment > 0 && !(self.alignment.is_power_of_two() && self.alignment <= MAX_ALIGNMENT) {
+            let expected = format!("a power of two up to {MAX_ALIGNMENT}, or 0 for the file's own");
+            return Err(Error::argument("alignment", self.alignment, expected));
+        }
+        if self.tail_padding > MAX_PADDING {
+            return Err(Error::argument("tail_padding", self.tail_padding, format_args!("at most {MAX_PADDING}")));
         }
         Ok(())
     }
@@ -217,26 +237,19 @@ impl Budget {
 /// Where tensors end up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Device {
-    /// The best that there is: the host, in this version.
+    /// The first GPU that has room for all layers, or for as many as may be loaded, when the first one is; else the host.
     #[default]
     Auto,
-    /// The host's memory.
-    Host,
+    /// This one.
+    Named(DeviceName),
 }
 
 impl Device {
-    /// The device that a name means: `auto`, `cpu`.
+    /// The host's memory.
+    pub const HOST: Device = Device::Named(DeviceName::HOST);
+
+    /// The device that a name means: `auto`, `cpu`, `cuda:0`, `hip:1`.
     pub fn from_name(name: &str) -> Result<Device> {
-        let kind = name.split_once(':').map_or(name, |(kind, _)| kind);
-        match (name, kind) {
-            ("auto", _) => Ok(Device::Auto),
-            ("cpu", _) => Ok(Device::Host),
-            (_, "cuda" | "hip") => Err(Error::Unsupported {
-                subject: "option device".to_owned(),
-                found: quoted(name),
-                expected: "'auto' or 'cpu', the only devices that this version serves".to_owned(),
-            }),
-            _ => Err(Error::argument("device", quoted(name), "'auto' or 'cpu'")),
-        }
+        if name == "auto" { Ok(Device::Auto) } else { DeviceName::parse(name).map(Device::Named) }
     }
 }

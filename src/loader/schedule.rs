@@ -14,8 +14,9 @@ use super::events::{LogLevel, Stage};
 use super::mailbox::refuse_in_callback;
 use super::options::{Strategy, Unload};
 use super::space::Plan;
+use crate::device::Stream;
 use crate::error::{Error, Result};
-use crate::residency::{Asker, LayerState, Verdict, Wants};
+use crate::residency::{Asker, Granted, LayerState, Verdict, Wants};
 use crate::transfer::{Errand, Priority, run_errands};
 
 /// What becomes of the thing that comes next.
@@ -29,6 +30,7 @@ enum Step {
 impl Core {
     /// Starts bringing layers, and waits for none.
     pub fn prefetch(self: &Arc<Core>, layers: &[usize]) -> Result<()> {
+        self.seat()?;
         for layer in layers {
             self.check_fits(self.check_layer(*layer)?)?;
         }
@@ -38,6 +40,7 @@ impl Core {
     /// Starts bringing a tensor, and does not wait.
     pub fn prefetch_tensor(self: &Arc<Core>, tensor: usize) -> Result<()> {
         let layer = self.layers.layer_of(tensor);
+        self.seat()?;
         self.check_fits(layer)?;
         self.put_on_agenda(std::iter::once(Wanted { layer, tensor: Some(tensor) }))
     }
@@ -72,6 +75,9 @@ impl Core {
     /// Loads every layer in the background, in order. Goes on where it goes on already.
     pub fn start(self: &Arc<Core>) -> Result<()> {
         let order = self.order();
+        if !self.closed.load(Ordering::Acquire) {
+            self.seat()?;
+        }
         let mut ledger = self.residency.lock();
         if ledger.is_closed() {
             return Err(self.closed_error());
@@ -108,7 +114,7 @@ impl Core {
                         drop(ledger);
                         // Whoever brought the last byte may not have come so far.
                         self.note_if_complete();
-                        result
+                        result.inspect(|()| self.wait_for_copies())
                     }
                     Outcome::NoRoom(layer) => {
                         let bytes = self.plan(layer).map_or(self.layers.bytes(layer), |plan| plan.charge);
@@ -261,7 +267,8 @@ impl Core {
         let layer = wanted.layer;
         let is_there = wanted.tensor.is_some_and(|tensor| self.residency.is_loaded(tensor));
         match self.residency.snapshot(layer).state {
-            LayerState::Draining => return Step::Blocked(Wants::Space, None),
+            LayerState::Draining if !ledger.revive(layer) => return Step::Blocked(Wants::Space, None),
+            LayerState::Draining => return self.step(ledger, agenda, wanted, cause),
             LayerState::Loading if ledger.is_moving_in(layer) => return Step::Blocked(Wants::Space, None),
             // What fails for others is tried again once it has ended.
             LayerState::Loading if self.has_failed(ledger, layer, wanted.tensor) => {
@@ -300,7 +307,9 @@ impl Core {
             self.residency.set_wants(ledger, until);
         }
         match self.residency.ask(ledger, wanted.layer, plan.charge, asker) {
-            Verdict::Granted => Step::Taken(Some(self.begin(ledger, agenda, wanted, cause, Some(plan)))),
+            Verdict::Granted(granted) => {
+                Step::Taken(Some(self.begin(ledger, agenda, wanted, cause, Some((plan, granted)))))
+            }
             Verdict::Evict(drained) => {
                 let core = self.clone();
                 Step::Blocked(until, Some(Box::new(move || core.finish_all(drained))))
@@ -333,7 +342,7 @@ impl Core {
         agenda: &mut Agenda,
         wanted: Wanted,
         cause: Cause,
-        granted: Option<Plan>,
+        granted: Option<(Plan, Option<Granted>)>,
     ) -> Errand {
         agenda.begin(wanted, cause);
         let epoch = ledger.cancels();
@@ -351,28 +360,27 @@ impl Core {
     }
 
     /// Makes the space that was granted, and queues what is missing.
-    fn load_in_background(self: &Arc<Core>, wanted: Wanted, cause: Cause, granted: Option<Plan>, epoch: u64) {
+    fn load_in_background(
+        self: &Arc<Core>,
+        wanted: Wanted,
+        cause: Cause,
+        granted: Option<(Plan, Option<Granted>)>,
+        epoch: u64,
+    ) {
         let layer = wanted.layer;
         if self.settings.unload == Unload::MemoryPressure {
             self.heed_pressure();
         }
+        let place = granted.as_ref().and_then(|(_, place)| *place);
         let is_granted = granted.is_some();
         let is_postponed = self.agenda().is_under_pressure;
-        let made = granted.filter(|_| !is_postponed).map(|plan| self.make_space(plan)).transpose();
+        let made = granted.filter(|_| !is_postponed).map(|(plan, granted)| self.make_space(plan, granted)).transpose();
         let mut ledger = self.residency.lock();
         let is_over = ledger.is_closed() || ledger.cancels() != epoch;
-        match made {
-            Ok(Some(space)) => {
-                self.count_allocation(&space);
-                ledger.settle(layer, space);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                self.agenda().found_out(layer);
-                self.give_grant_back(ledger, layer, is_granted);
-                self.layer_failed(layer, &error.within(&self.layer_text(layer)));
-                return;
-            }
+        let settled = made.and_then(|made| made.map_or(Ok(()), |made| self.settle_made(&mut ledger, layer, made)));
+        if let Err(error) = settled {
+            self.background_space_failed(ledger, wanted, cause, place, error);
+            return;
         }
         if is_over || is_postponed {
             let mut agenda = self.agenda();
@@ -384,7 +392,12 @@ impl Core {
                 agenda.put_back(wanted, cause);
             }
             drop(agenda);
-            self.give_grant_back(ledger, layer, is_granted);
+            if is_granted {
+                let reason = self.cancelled();
+                self.take_grant_back(ledger, layer, place.filter(|_| is_postponed), &reason);
+            } else {
+                drop(ledger);
+            }
             self.pump();
             return;
         }
@@ -394,11 +407,41 @@ impl Core {
         self.queue_missing(ledger, wanted);
     }
 
-    /// Gives back the space of a layer that nothing will come into, if it was granted space.
-    fn give_grant_back(&self, mut ledger: LockedLedger<'_>, layer: usize, is_granted: bool) {
-        let drained = is_granted.then(|| self.residency.vacate(&mut ledger, layer));
-        drop(ledger);
-        self.finish_all(drained.into_iter().collect());
+    /// Goes on without the space for a layer that could not be made. A device that has no more memory has some for it when
+    /// others are gone; otherwise it is told.
+    fn background_space_failed(
+        self: &Arc<Core>,
+        ledger: LockedLedger<'_>,
+        wanted: Wanted,
+        cause: Cause,
+        place: Option<Granted>,
+        error: Error,
+    ) {
+        let layer = wanted.layer;
+        let is_short = place.is_some() && matches!(error, Error::OutOfMemory { .. });
+        let mut agenda = self.agenda();
+        agenda.found_out(layer);
+        if is_short {
+            agenda.settled(layer);
+            agenda.put_back(wanted, cause);
+        }
+        drop(agenda);
+        self.take_grant_back(ledger, layer, place, &error);
+        if is_short {
+            self.pump();
+        } else {
+            self.layer_failed(layer, &error.within(&self.layer_text(layer)));
+        }
+    }
+
+    /// On a device, waits until all that was delivered is there.
+    fn wait_for_copies(&self) {
+        if let Some(away) = self.decided_seat().and_then(|seat| seat.away.as_ref()) {
+            for marks in &away.marks {
+                // SAFETY: the host is no stream.
+                unsafe { marks.admit(Stream::Host) };
+            }
+        }
     }
 
     /// Queues what is missing of a layer that has space.

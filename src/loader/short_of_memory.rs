@@ -8,7 +8,7 @@ use super::events::LogLevel;
 use super::mailbox::Mailbox;
 use crate::error::{Error, Result};
 use crate::io::os;
-use crate::residency::pressure::bytes_to_give_back;
+use crate::residency::pressure::{Gauge, Machine, Reading, bytes_to_give_back};
 
 /// How often the machine is looked at.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 impl Core {
     /// Looks at the machine, and gives back as much as it is short of. Nothing is read ahead while it is.
     pub(super) fn heed_pressure(self: &Arc<Core>) {
-        let reading = self.settings.gauge.read();
+        let reading = self.read_gauge();
         // What cannot be read is no shortage.
         let bytes = reading.map_or(0, |reading| bytes_to_give_back(reading, self.settings.pressure_threshold));
         let mut ledger = self.residency.lock();
@@ -34,8 +34,29 @@ impl Core {
             space.leave_for_good();
         }
         self.finish_all(drained);
+        if bytes > 0 {
+            // What others gave up on a device is its driver's to give.
+            let blocks = self.residency.empty_blocks(&mut self.residency.lock());
+            self.finish_all(blocks.into_iter().collect());
+        }
         if has_changed && bytes == 0 {
             self.pump();
+        }
+    }
+}
+
+impl Core {
+    /// How much memory there is where the layers go.
+    fn read_gauge(&self) -> Option<Reading> {
+        if let Some(gauge) = &self.settings.gauge {
+            return gauge.read();
+        }
+        match self.decided_seat().and_then(|seat| seat.away.as_ref()) {
+            None => Machine.read(),
+            Some(away) => {
+                let room = away.lane.device().room().ok()?;
+                Some(Reading { total: room.total, available: room.free, is_stalling: false })
+            }
         }
     }
 }

@@ -8,12 +8,13 @@ use crate::device::{Allocator, Block, Device, DeviceName, Host};
 use crate::error::{Error, Result};
 use crate::format::{TensorInfo, TensorTable};
 use crate::io::{Source, os};
-use crate::transfer::{Chunk, Destination};
+use crate::residency::{GRAIN, Holding};
+use crate::transfer::{Chunk, Destination, Lane, Marks, Part, Placed, Route, SLOT_BYTES, SMALL_SLOT_BYTES};
 
 /// Chunks end at multiples of this in the file, so that direct reads of the inner ones need no bounce.
-const CHUNK_BYTES: u64 = 4 << 20;
+const CHUNK_BYTES: u64 = SLOT_BYTES as u64;
 /// The step for a layer too small to keep every worker busy with large ones.
-const SMALL_CHUNK_BYTES: u64 = 1 << 20;
+const SMALL_CHUNK_BYTES: u64 = SMALL_SLOT_BYTES as u64;
 /// Neighbours in the file at most so far apart are read together, the gap with them.
 const GAP_BYTES: u64 = 4096;
 /// What memory of the caller's own is asked for at a multiple of: the most that a file's alignment gives elsewhere.
@@ -25,6 +26,46 @@ pub enum Space {
     InPlace(InPlace),
     /// They are copied into memory of the library's own, or of the caller's.
     Slab(Slab),
+    /// They are copied to a device, into a place in memory that outlives the layer's being there.
+    Away(Away),
+}
+
+/// A layer's place on a device.
+pub struct Away {
+    start: NonNull<u8>,
+    positions: Box<[u64]>,
+    marks: Arc<Marks>,
+}
+
+// SAFETY: the address is the layer's own, and never dereferenced on the host.
+unsafe impl Send for Away {}
+// SAFETY: as above.
+unsafe impl Sync for Away {}
+
+/// How the caller wants tensors to lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spacing {
+    /// What every address is a multiple of; 0 for what the file's own alignment gives.
+    pub alignment: u64,
+    /// Zeros behind every tensor.
+    pub padding: u64,
+}
+
+impl Spacing {
+    fn is_none(self) -> bool {
+        self == Spacing::default()
+    }
+}
+
+/// Where a loader's layers go, and how.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// The way to the device; `None` on the host.
+    pub lane: Option<&'a Arc<Lane>>,
+    /// Memory of the caller's own.
+    pub allocator: Option<&'a Arc<dyn Allocator>>,
+    /// How the tensors lie.
+    pub spacing: Spacing,
 }
 
 /// Ranges of mapped files, or of memory that is there anyway.
@@ -61,6 +102,7 @@ pub struct Plan {
 enum Layout {
     InPlace(Vec<(Arc<Source>, std::ops::Range<u64>)>),
     Slab { positions: Box<[u64]>, bytes: usize },
+    Away { positions: Box<[u64]> },
 }
 
 /// What a chunk planner has to know of a layer.
@@ -105,40 +147,89 @@ impl<'a> LayerFiles<'a> {
     }
 }
 
-impl Space {
-    /// What space a layer takes: in place where every file of it can be viewed, else a slab; with an allocator a slab.
-    pub fn plan(layer: LayerFiles<'_>, allocator: Option<&Arc<dyn Allocator>>) -> Result<Plan> {
-        let viewable = (0..layer.members.len()).all(|member| layer.source(&layer.member(member)).is_viewable());
-        if viewable && allocator.is_none() {
+impl Plan {
+    /// What space a layer takes: on a device a place; on the host in place where every file of it can be viewed as it is
+    /// wanted, else a slab.
+    pub fn new(layer: LayerFiles<'_>, terms: Terms<'_>) -> Result<Plan> {
+        let too_large = || Error::OutOfMemory {
+            what: "memory for a layer".to_owned(),
+            reason: "its bytes do not fit an address".to_owned(),
+        };
+        if terms.lane.is_some() {
+            let (positions, bytes) = positions(layer, terms.spacing, GRAIN, true).ok_or_else(too_large)?;
+            let charge = (bytes as u64).checked_next_multiple_of(GRAIN).ok_or_else(too_large)?;
+            return Ok(Plan { layout: Layout::Away { positions }, charge });
+        }
+        if terms.allocator.is_none() && is_viewable(layer, terms.spacing) {
             let ranges = ranges(layer);
             // Less than an address space, of which they are distinct parts.
             let charge = ranges.iter().map(|(_, range)| range.end - range.start).sum();
             return Ok(Plan { layout: Layout::InPlace(ranges), charge });
         }
-        let (positions, bytes) = positions(layer, allocator.is_some()).ok_or_else(|| Error::OutOfMemory {
-            what: "host memory for a layer".to_owned(),
-            reason: "its bytes do not fit an address".to_owned(),
-        })?;
+        let page = os::page_size() as u64;
+        let (positions, bytes) =
+            positions(layer, terms.spacing, page, terms.allocator.is_some()).ok_or_else(too_large)?;
         // The part of a page in front of the first tensor lets direct reads go straight; no byte of it is used.
         let charge = bytes as u64 - positions.first().copied().unwrap_or(0);
         Ok(Plan { layout: Layout::Slab { positions, bytes }, charge })
     }
+}
 
-    /// Makes the space that was planned.
-    pub fn make(
-        plan: Plan,
-        allocator: Option<&Arc<dyn Allocator>>,
-        keep: Option<&Arc<dyn Any + Send + Sync>>,
-    ) -> Result<Space> {
+/// Whether a layer's tensors can be viewed where they are.
+fn is_viewable(layer: LayerFiles<'_>, spacing: Spacing) -> bool {
+    let mut members = (0..layer.members.len()).map(|member| layer.member(member));
+    spacing.padding == 0
+        && members.all(|tensor| {
+            let view = || layer.source(&tensor).view(tensor.offset..tensor.offset + tensor.bytes);
+            let is_aligned = |start: NonNull<u8>| (start.addr().get() as u64).is_multiple_of(spacing.alignment);
+            layer.source(&tensor).is_viewable()
+                && (spacing.alignment == 0 || tensor.bytes == 0 || view().is_none_or(is_aligned))
+        })
+}
+
+/// Memory for layers on a device.
+pub fn make_block(
+    lane: &Lane,
+    allocator: Option<&Arc<dyn Allocator>>,
+    bytes: u64,
+    keep: Option<&Arc<dyn Any + Send + Sync>>,
+) -> Result<Holding> {
+    let block = match allocator {
+        None => Block::allocate(lane.device(), bytes as usize)?,
+        Some(allocator) => Block::allocate_from(allocator, bytes as usize, ALLOCATOR_ALIGNMENT, lane.name())?,
+    };
+    Ok(Holding { block, _keep: allocator.and(keep).cloned() })
+}
+
+impl Space {
+    /// Makes the space that was planned, on the host.
+    pub fn make(plan: Plan, terms: Terms<'_>, keep: Option<&Arc<dyn Any + Send + Sync>>) -> Result<Space> {
         let (positions, bytes) = match plan.layout {
             Layout::InPlace(ranges) => return Ok(Space::InPlace(InPlace { ranges, goes_for_good: false })),
             Layout::Slab { positions, bytes } => (positions, bytes),
+            Layout::Away { .. } => {
+                return Err(Error::Panic { message: "a place on a device made on the host".to_owned() });
+            }
         };
-        let memory = match allocator {
+        let memory = match terms.allocator {
             None => Block::allocate(&(Arc::new(Host) as Arc<dyn Device>), bytes)?,
             Some(allocator) => Block::allocate_from(allocator, bytes, ALLOCATOR_ALIGNMENT, DeviceName::HOST)?,
         };
+        if terms.allocator.is_some() && !terms.spacing.is_none() {
+            // Memory of the system's is zeros already.
+            // SAFETY: the block is so many bytes long, and nobody else has it.
+            unsafe { memory.start().as_ptr().write_bytes(0, bytes) };
+        }
         Ok(Space::Slab(Slab { memory, positions, _keep: keep.cloned() }))
+    }
+
+    /// The planned place on a device, at an address that was given for it.
+    pub fn at(plan: Plan, start: NonNull<u8>, marks: Arc<Marks>) -> Space {
+        let positions = match plan.layout {
+            Layout::Away { positions } => positions,
+            Layout::InPlace(_) | Layout::Slab { .. } => Box::default(),
+        };
+        Space::Away(Away { start, positions, marks })
     }
 
     /// For want of memory: when it is dropped, its pages leave the page cache too.
@@ -148,7 +239,7 @@ impl Space {
         }
     }
 
-    /// Whether it is memory that was allocated.
+    /// Whether it is memory that was allocated for this layer alone.
     pub fn is_slab(&self) -> bool {
         matches!(self, Space::Slab(_))
     }
@@ -162,8 +253,26 @@ impl Space {
             Space::InPlace(_) => layer.source(&tensor).view(tensor.offset..tensor.offset + tensor.bytes),
             // SAFETY: `positions` lays every member inside the slab.
             Space::Slab(slab) => Some(unsafe { slab.memory.start().add(slab.positions[member] as usize) }),
+            // SAFETY: as above.
+            Space::Away(place) => Some(unsafe { place.start.add(place.positions[member] as usize) }),
         };
         address.unwrap_or(NonNull::<u64>::dangling().cast())
+    }
+
+    /// Where each member lies in the layer's own memory; `None` where it is viewed.
+    fn positions(&self) -> Option<&[u64]> {
+        match self {
+            Space::InPlace(_) => None,
+            Space::Slab(slab) => Some(&slab.positions),
+            Space::Away(place) => Some(&place.positions),
+        }
+    }
+
+    /// Whether a member lies as far behind the one before it as in the file.
+    fn keeps_distance(&self, layer: LayerFiles<'_>, member: usize) -> bool {
+        let Some(positions) = self.positions() else { return true };
+        let distance = layer.member(member).offset - layer.member(member - 1).offset;
+        positions[member] - positions[member - 1] == distance
     }
 
     /// The chunks that bring these members, in ascending order and each with bytes, for so many workers.
@@ -174,6 +283,7 @@ impl Space {
         members: &[usize],
         workers: usize,
         epoch: u64,
+        spacing: Spacing,
     ) -> Vec<Chunk> {
         let total: u64 = members.iter().map(|member| layer.member(*member).bytes).sum();
         let step = if total >= workers as u64 * CHUNK_BYTES { CHUNK_BYTES } else { SMALL_CHUNK_BYTES };
@@ -183,32 +293,78 @@ impl Space {
             let end = tensor.offset + tensor.bytes;
             let mut at = tensor.offset;
             while at < end {
-                let continues = pieces.last().is_some_and(|piece| {
-                    let adjacent =
-                        piece.last_member == member || (piece.last_member + 1 == member && layer.follows(member));
-                    adjacent && at < piece.limit
+                let continues = pieces.last_mut().is_some_and(|piece| {
+                    if piece.last_member == member {
+                        return at < piece.limit;
+                    }
+                    piece.last_member + 1 == member
+                        && layer.follows(member)
+                        && self.joins(layer, piece, member, spacing)
                 });
                 if !continues {
                     let limit = (at / step).saturating_add(1).saturating_mul(step);
-                    pieces.push(Piece { first_member: member, last_member: member, start: at, end: at, limit });
+                    pieces.push(Piece {
+                        first_member: member,
+                        last_member: member,
+                        start: at,
+                        end: at,
+                        limit,
+                        is_packed: false,
+                    });
                 }
                 let Some(piece) = pieces.last_mut() else { break };
                 piece.last_member = member;
-                piece.end = end.min(piece.limit);
+                piece.end = if piece.is_packed { end } else { end.min(piece.limit) };
                 at = piece.end;
             }
         }
-        pieces.into_iter().map(|piece| self.chunk(layer, number, &piece, epoch)).collect()
+        pieces.into_iter().map(|piece| self.chunk(layer, number, &piece, epoch, spacing)).collect()
     }
 
-    fn chunk(&self, layer: LayerFiles<'_>, number: u32, piece: &Piece, epoch: u64) -> Chunk {
+    /// Whether the next member comes with a piece. Farther apart than in the file, only small members come together.
+    fn joins(&self, layer: LayerFiles<'_>, piece: &mut Piece, member: usize, spacing: Spacing) -> bool {
+        let tensor = layer.member(member);
+        if spacing.padding == 0 && !piece.is_packed && self.keeps_distance(layer, member) {
+            return tensor.offset < piece.limit;
+        }
+        let Some(positions) = self.positions() else { return false };
         let first = layer.member(piece.first_member);
+        let starts_with_first = piece.start == first.offset;
+        let span = positions[member] + tensor.bytes + spacing.padding - positions[piece.first_member];
+        let before = layer.member(member - 1);
+        let is_whole = piece.end == before.offset + before.bytes;
+        if !starts_with_first || !is_whole || span > SMALL_CHUNK_BYTES {
+            return false;
+        }
+        piece.is_packed = true;
+        true
+    }
+
+    fn chunk(&self, layer: LayerFiles<'_>, number: u32, piece: &Piece, epoch: u64, spacing: Spacing) -> Chunk {
+        let first = layer.member(piece.first_member);
+        let start = self.address(layer, piece.first_member);
+        // SAFETY: members of one piece follow one another, and keep their distances in the layer's memory if not packed.
+        let into = unsafe { start.add((piece.start - first.offset) as usize) };
+        let last = layer.member(piece.last_member);
+        let ends_tensor = piece.end == last.offset + last.bytes;
         let destination = match self {
             Space::InPlace(_) => Destination::InPlace,
-            Space::Slab(_) => {
-                let start = self.address(layer, piece.first_member);
-                // SAFETY: members of one piece follow one another, and keep their distances in the slab.
-                Destination::Memory(unsafe { start.add((piece.start - first.offset) as usize) })
+            Space::Slab(_) if piece.is_packed => Destination::Scattered(
+                self.placed(layer, piece)
+                    .map(|(part, into)| Part { offset: part.offset, bytes: part.bytes, into })
+                    .collect(),
+            ),
+            Space::Slab(_) => Destination::Memory(into),
+            Space::Away(place) if piece.is_packed => {
+                let positions = &place.positions;
+                let end = positions[piece.last_member] + last.bytes + spacing.padding;
+                let bytes = (end - positions[piece.first_member]) as usize;
+                let parts = self.placed(layer, piece).map(|(part, _)| part).collect();
+                Destination::Staged(place.marks.clone(), Route::Packed { into, bytes, parts })
+            }
+            Space::Away(place) => {
+                let zeros = if ends_tensor { spacing.padding as usize } else { 0 };
+                Destination::Staged(place.marks.clone(), Route::Straight { into, zeros })
             }
         };
         Chunk {
@@ -224,32 +380,46 @@ impl Space {
             epoch,
         }
     }
-}
 
-/// The same bytes as chunks of one tensor each.
-pub fn cut(chunk: &Chunk, layer: LayerFiles<'_>) -> Vec<Chunk> {
-    let pieces = chunk.members.iter().map(|member| {
-        let tensor = layer.member(*member as usize);
-        let start = tensor.offset.max(chunk.offset);
-        let end = (tensor.offset + tensor.bytes).min(chunk.offset + chunk.bytes);
-        let destination = match chunk.destination {
-            Destination::Memory(memory) => {
-                // SAFETY: the piece lies inside the chunk, whose memory is as long as the chunk.
-                Destination::Memory(unsafe { memory.add((start - chunk.offset) as usize) })
+    /// The members of a packed piece, and the address of each.
+    fn placed(&self, layer: LayerFiles<'_>, piece: &Piece) -> impl Iterator<Item = (Placed, NonNull<u8>)> {
+        let positions = self.positions().unwrap_or_default();
+        let (first, start) = (layer.member(piece.first_member).offset, positions[piece.first_member]);
+        (piece.first_member..=piece.last_member).map(move |member| {
+            let tensor = layer.member(member);
+            let part = Placed {
+                offset: (tensor.offset - first) as usize,
+                bytes: tensor.bytes as usize,
+                at: (positions[member] - start) as usize,
+            };
+            (part, self.address(layer, member))
+        })
+    }
+
+    /// The same bytes as chunks of one tensor each.
+    pub fn cut(&self, chunk: &Chunk, layer: LayerFiles<'_>, spacing: Spacing) -> Vec<Chunk> {
+        let pieces = chunk.members.iter().map(|member| {
+            let number = *member as usize;
+            let tensor = layer.member(number);
+            let start = tensor.offset.max(chunk.offset);
+            let end = (tensor.offset + tensor.bytes).min(chunk.offset + chunk.bytes);
+            let piece = Piece {
+                first_member: number,
+                last_member: number,
+                start,
+                end: end.max(start),
+                limit: end,
+                is_packed: false,
+            };
+            Chunk {
+                reader: chunk.reader,
+                failures: chunk.failures,
+                is_unread_alone: chunk.is_unread_alone,
+                ..self.chunk(layer, chunk.layer, &piece, chunk.epoch, spacing)
             }
-            // Layers have no scattered chunks.
-            Destination::InPlace | Destination::Scattered(_) => Destination::InPlace,
-        };
-        Chunk {
-            source: chunk.source.clone(),
-            offset: start,
-            bytes: end.saturating_sub(start),
-            destination,
-            members: Box::new([*member]),
-            ..*chunk
-        }
-    });
-    pieces.collect()
+        });
+        pieces.collect()
+    }
 }
 
 /// A chunk in the making: bytes `start..end` of one file.
@@ -260,6 +430,8 @@ struct Piece {
     end: u64,
     /// Where it must end at the latest.
     limit: u64,
+    /// Whether its members lie farther apart than in the file: each is in it whole.
+    is_packed: bool,
 }
 
 /// The stretches of the files that the layer's tensors cover, and no other tensor.
@@ -278,25 +450,42 @@ fn ranges(layer: LayerFiles<'_>) -> Vec<(Arc<Source>, std::ops::Range<u64>)> {
     ranges
 }
 
-/// Where each member lies in a slab, and the slab's size. Members that follow one another keep their distances, and every
-/// stretch starts as far into a page as in its file: direct reads then need no bounce, and alignment carries over. Where
-/// every byte counts, `starts_at_once`, the first one starts at the start.
-fn positions(layer: LayerFiles<'_>, starts_at_once: bool) -> Option<(Box<[u64]>, usize)> {
-    let page = os::page_size() as u64;
+/// Where each member lies in a layer's memory, and the bytes of it. Members that follow one another keep their distances
+/// while these satisfy what the caller wants; otherwise they lie farther apart, never closer. Every stretch starts as far
+/// behind a multiple of `within` as in its file: direct reads then need no bounce, and the file's alignment carries over.
+/// Where every byte counts, `starts_at_once`, the first one starts at the start.
+fn positions(
+    layer: LayerFiles<'_>,
+    spacing: Spacing,
+    within: u64,
+    starts_at_once: bool,
+) -> Option<(Box<[u64]>, usize)> {
     let mut positions: Vec<u64> = Vec::with_capacity(layer.members.len());
     let mut end = 0_u64;
     for member in 0..layer.members.len() {
         let tensor = layer.member(member);
-        let position = if member == 0 && starts_at_once {
+        let natural = if member == 0 && starts_at_once {
             0
         } else if layer.follows(member) {
-            positions[member - 1] + (tensor.offset - layer.member(member - 1).offset)
+            positions[member - 1].checked_add(tensor.offset - layer.member(member - 1).offset)?
         } else {
-            end.checked_next_multiple_of(page)?.checked_add(tensor.offset % page)?
+            end.checked_next_multiple_of(within)?.checked_add(tensor.offset % within)?
         };
-        end = position.checked_add(tensor.bytes)?;
+        let position = spaced(natural, end, tensor.offset, spacing)?;
+        end = position.checked_add(tensor.bytes)?.checked_add(spacing.padding)?;
         positions.push(position);
     }
     // An address has to fit a signed number.
     isize::try_from(end).ok().map(|bytes| (positions.into(), bytes as usize))
+}
+
+/// The first place from `natural` and `least` on that is aligned as the caller wants; where that is as in the file, as far
+/// behind a multiple of a grain as there.
+fn spaced(natural: u64, least: u64, offset: u64, spacing: Spacing) -> Option<u64> {
+    let from = natural.max(least);
+    match spacing.alignment {
+        0 if from == natural => Some(natural),
+        0 => from.checked_add((offset % GRAIN + GRAIN - from % GRAIN) % GRAIN),
+        alignment => from.checked_next_multiple_of(alignment),
+    }
 }

@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Core;
+use super::seat::Seat;
+use crate::device::DeviceName;
 use crate::io::Source;
+use crate::transfer::staging_taken;
 
 /// Sums since the loader was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -35,8 +38,22 @@ pub struct Stats {
     pub charged_bytes: u64,
     /// The most that they took at once.
     pub peak_charged_bytes: u64,
-    /// Blocks of memory allocated for layers.
+    /// Blocks of memory allocated for layers; on a device several may share one.
     pub allocations: u64,
+    /// Layers that were wanted again before their memory was taken.
+    pub revivals: u64,
+    /// Where the layers are; `None` until one is wanted.
+    pub device: Option<DeviceName>,
+    /// Bytes of page-locked memory that copies to devices pass through, of all loaders of the process.
+    pub staging_bytes: u64,
+    /// The most that it was at once.
+    pub peak_staging_bytes: u64,
+    /// Whether some of it could not be page-locked.
+    pub is_staging_pageable: bool,
+    /// Bytes copied to the layers' device, of all loaders of the process.
+    pub copied_bytes: u64,
+    /// Time spent queueing them and waiting for them, all threads together.
+    pub copy_time: Duration,
     /// Bytes faulted in through mappings.
     pub mapped_bytes: u64,
     /// Bytes read through the page cache, headers among them.
@@ -56,8 +73,18 @@ impl Core {
         let sum = |counter: fn(&Source) -> &AtomicU64| {
             self.sources.iter().map(|source| counter(source).load(Ordering::Relaxed)).sum::<u64>()
         };
+        let away = self.decided_seat().and_then(|seat| seat.away.as_ref());
+        let lane = away.map(|away| away.lane.figures()).unwrap_or_default();
+        let (staging_bytes, peak_staging_bytes) = staging_taken();
         let ledger = self.residency.lock();
         Stats {
+            revivals: ledger.revivals(),
+            device: self.decided_seat().map(Seat::device),
+            staging_bytes,
+            peak_staging_bytes,
+            is_staging_pageable: lane.is_pageable,
+            copied_bytes: lane.copied_bytes,
+            copy_time: lane.copy_time,
             total_bytes: self.total_bytes,
             delivered_bytes: ledger.delivered_bytes(),
             resident_bytes: ledger.resident_bytes(),

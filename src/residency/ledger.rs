@@ -6,9 +6,11 @@ use std::sync::{Arc, Weak};
 
 use once_cell::sync::OnceCell;
 
-use super::pool::Owner;
+use super::ground::Place;
+use super::pool::{Owner, Tail};
 use super::reserve::Drained;
 use super::{LayerState, Limits, Order, Wants, Words};
+use crate::device::DeviceName;
 use crate::error::{Error, Result};
 
 /// One tensor on its way. Every acquire that waits for it holds it, and gets the error that befell it.
@@ -38,6 +40,12 @@ pub(super) struct Tenant<S> {
     pub(super) charge: u64,
     /// When it moved in.
     pub(super) since: u64,
+    /// Where it lies, if it is on a device.
+    pub(super) place: Option<Place>,
+    /// What may still use its space when nobody holds it any more.
+    pub(super) tail: Option<Arc<dyn Tail>>,
+    /// How often it began to drain and that has not come to its end.
+    pub(super) drains: u32,
     /// Tensors under way.
     loading: usize,
     /// Tensors that are there, and their bytes.
@@ -46,10 +54,26 @@ pub(super) struct Tenant<S> {
 }
 
 impl<S> Tenant<S> {
+    /// Its place on a device, and what may still use it.
+    pub(super) fn held(&self) -> Option<(Place, Option<Arc<dyn Tail>>)> {
+        Some((self.place?, self.tail.clone()))
+    }
+
     /// What it takes with its space; a space that drains takes its charge along.
     pub(super) fn charge_of_space(&self) -> u64 {
-        if self.space.is_some() { self.charge } else { 0 }
+        if self.space.is_some() && self.place.is_none() { self.charge } else { 0 }
     }
+}
+
+/// Where the layers of a loader are, when they are on a device.
+#[derive(Debug, Clone, Copy)]
+pub struct Footing {
+    /// The device.
+    pub device: DeviceName,
+    /// What all layers would take, in bytes.
+    pub whole: u64,
+    /// What the address of each has to be a multiple of.
+    pub alignment: u64,
 }
 
 /// A delivery, with the chunks that it still lacks.
@@ -76,6 +100,9 @@ pub struct Ledger<S> {
     pub(super) tenants: HashMap<usize, Tenant<S>>,
     /// Charges of all tenants.
     pub(super) charged: u64,
+    /// The device that its layers are on; `None` on the host.
+    pub(super) ground: Option<Footing>,
+    revivals: u64,
     /// Whose turn it is next; `None` where nobody asked for an order.
     pub(super) order: Option<Arc<Order>>,
     pub(super) owner: Weak<dyn Owner>,
@@ -109,6 +136,8 @@ impl<S> Ledger<S> {
             limits,
             tenants: HashMap::new(),
             charged: 0,
+            ground: None,
+            revivals: 0,
             order: None,
             owner,
             wants: Wants::Nothing,
@@ -206,18 +235,53 @@ impl<S> Ledger<S> {
     }
 
     /// Takes the charge of a layer to which space was granted.
-    pub(super) fn move_in(&mut self, layer: usize, charge: u64, now: u64) {
+    pub(super) fn move_in(&mut self, layer: usize, charge: u64, now: u64, place: Option<Place>) {
         self.charged += charge;
         self.peak_charged = self.peak_charged.max(self.charged);
-        self.tenants.insert(layer, Tenant { space: None, charge, since: now, loading: 0, loaded: 0, loaded_bytes: 0 });
+        let tenant = Tenant {
+            space: None,
+            charge,
+            since: now,
+            place,
+            tail: None,
+            drains: 0,
+            loading: 0,
+            loaded: 0,
+            loaded_bytes: 0,
+        };
+        self.tenants.insert(layer, tenant);
         self.words.set_state(layer, LayerState::Loading);
     }
 
-    /// Gives a layer its space, which was granted.
-    pub fn settle(&mut self, layer: usize, space: S) {
+    /// Gives a layer its space, which was granted. Where there is a tail, the space is taken when it has passed.
+    pub fn settle(&mut self, layer: usize, space: S, tail: Option<Arc<dyn Tail>>) {
         if let Some(tenant) = self.tenants.get_mut(&layer) {
             tenant.space = Some(space);
+            tenant.tail = tail;
         }
+    }
+
+    /// Has a layer that drains stay, if its bytes are there still: what it was before.
+    pub fn revive(&mut self, layer: usize) -> bool {
+        let Some(tenant) = self.tenants.get(&layer).filter(|tenant| tenant.space.is_some() && tenant.loaded > 0) else {
+            return false;
+        };
+        let is_whole = tenant.loaded == self.words.groups.members(layer).len();
+        self.words.set_state(layer, if is_whole { LayerState::Resident } else { LayerState::Partial });
+        self.revivals += 1;
+        true
+    }
+
+    /// How often a layer was wanted again before its memory was taken.
+    pub fn revivals(&self) -> u64 {
+        self.revivals
+    }
+
+    /// Notes that a drain came to its end; true if the layer's space is to be taken now.
+    pub(super) fn end_drain(&mut self, layer: usize) -> bool {
+        let Some(tenant) = self.tenants.get_mut(&layer) else { return false };
+        tenant.drains -= 1;
+        tenant.drains == 0 && self.words.layers[layer].snapshot().state == LayerState::Draining
     }
 
     /// The delivery of a tensor that is under way.
@@ -303,24 +367,37 @@ impl<S> Ledger<S> {
         }
     }
 
-    /// Takes the space of a layer that drains, with its charge, which counts until the space is gone.
+    /// Takes the space of a layer that drains, with its charge, which counts until the space is gone. Space with a tail stays
+    /// until that has passed.
     pub(super) fn drained(&mut self, id: u64, layer: usize) -> Drained<S> {
+        if let Some(tenant) = self.tenants.get_mut(&layer)
+            && let Some(tail) = &tenant.tail
+        {
+            tenant.drains += 1;
+            return Drained::Later { ledger: id, layer, tail: tail.clone() };
+        }
+        let charge = self.tenants.get(&layer).map_or(0, |tenant| tenant.charge);
+        Drained::Now { ledger: id, layer, charge, space: self.take_space(layer) }
+    }
+
+    fn take_space(&mut self, layer: usize) -> Option<S> {
         self.words.forget(layer);
-        let Some(tenant) = self.tenants.get_mut(&layer) else {
-            return Drained { ledger: id, layer, charge: 0, space: None };
-        };
+        let tenant = self.tenants.get_mut(&layer)?;
         self.resident_bytes -= tenant.loaded_bytes;
         tenant.loaded_bytes = 0;
         tenant.loaded = 0;
-        Drained { ledger: id, layer, charge: tenant.charge, space: tenant.space.take() }
+        tenant.space.take()
     }
 
-    /// Notes that a layer's space is gone.
-    pub(super) fn move_out(&mut self, layer: usize) {
-        if let Some(tenant) = self.tenants.remove(&layer) {
-            self.charged -= tenant.charge;
-        }
+    /// Notes that a layer's space is gone; where it lay, if that was on a device.
+    pub(super) fn move_out(&mut self, layer: usize) -> Option<Place> {
+        // Of a layer on a device nothing else is to be dropped.
+        drop(self.take_space(layer));
+        let tenant = self.tenants.remove(&layer);
         self.words.set_state(layer, LayerState::Absent);
+        let tenant = tenant?;
+        self.charged -= tenant.charge;
+        tenant.place
     }
 
     /// Gives back the memory that the books themselves take and do not need any more.

@@ -5,11 +5,13 @@
 //! for all loaders that share a limit, the [`Pool`]'s.
 
 mod gate;
+mod ground;
 mod ledger;
 mod order;
 mod pool;
 pub mod pressure;
 mod reserve;
+mod sketch;
 mod sync;
 mod word;
 
@@ -18,17 +20,20 @@ mod checks;
 
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use gate::Gate;
+use ground::Ground;
+pub use ground::{GRAIN, Holding};
 use ledger::Tenant;
-pub use ledger::{Arrival, Delivery, Ledger, Standing};
+pub use ledger::{Arrival, Delivery, Footing, Ledger, Standing};
 pub use order::Order;
 use pool::State;
-pub use pool::{Owner, Pool};
-pub use reserve::{Asker, Drained, Taken, Verdict};
+pub use pool::{Owner, Pool, Tail, trim};
+pub use reserve::{Asker, Drained, Granted, Taken, Verdict};
 use word::LayerWord;
 pub use word::{LayerState, Snapshot};
 
@@ -61,6 +66,8 @@ pub struct Limits {
     pub layers: usize,
     /// Whether layers that nobody holds go for others that are wanted.
     pub reclaims: bool,
+    /// Whether they go where there is no more memory.
+    pub relieves: bool,
     /// Whether it matters when a layer was used last.
     pub notes_use: bool,
 }
@@ -131,7 +138,7 @@ impl Words {
 }
 
 /// The residency of every layer of one loader. `S` is the space that a layer's bytes take.
-pub struct Residency<S> {
+pub struct Residency<S: Send + Sync + 'static> {
     words: Arc<Words>,
     limits: Limits,
     pool: Arc<Pool<S>>,
@@ -183,6 +190,34 @@ impl<S> Locked<'_, S> {
     pub fn shared(&self) -> (u64, u64) {
         (self.state.limit, self.state.charged)
     }
+
+    /// How the blocks stand on this loader's device; `None` on the host.
+    pub fn blocks(&self) -> Option<Blocks> {
+        let device = self.ground?.device;
+        let ground = self.state.grounds.get(&device)?;
+        Some(Blocks {
+            total: ground.map.total(),
+            largest_hole: ground.map.largest_hole(),
+            shortage: ground.shortage.as_ref().map(|shortage| shortage.reason.clone()),
+        })
+    }
+
+    /// Where on its device a layer lies.
+    pub fn address(&self, granted: Granted) -> Option<NonNull<u8>> {
+        let device = self.ground?.device;
+        self.state.grounds.get(&device)?.address(granted.place)
+    }
+}
+
+/// How the blocks of a device stand.
+#[derive(Debug, Clone)]
+pub struct Blocks {
+    /// What they take.
+    pub total: u64,
+    /// The largest free stretch in them.
+    pub largest_hole: u64,
+    /// The driver's words, where it has no more memory.
+    pub shortage: Option<String>,
 }
 
 /// A caller's own allocator may panic when it takes memory back; the books are kept nevertheless.
@@ -199,7 +234,7 @@ pub fn now() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64 + 1
 }
 
-impl<S> Residency<S> {
+impl<S: Send + Sync + 'static> Residency<S> {
     /// Every layer absent.
     pub fn new(
         layers: usize,
@@ -322,13 +357,7 @@ impl<S> Residency<S> {
 
     /// Wakes every waiter, and tells those who wait for space without a place in the line.
     pub fn announce(&self) {
-        let mut state = self.pool.lock();
-        self.pool.notify(&mut state);
-        let owners = state.owners_in_want();
-        drop(state);
-        for owner in owners {
-            owner.space_came_free();
-        }
+        self.pool.announce(self.pool.lock());
     }
 
     /// Sets a layer's state; its counts stay.
@@ -396,12 +425,59 @@ impl<S> Residency<S> {
         ledger.state.relieve(self.id, bytes)
     }
 
-    /// Gives the space of a draining layer back, without the lock, for that takes a while; and tells everyone.
+    /// Gives space back, without the lock, for that takes a while; and tells everyone when it is done. What has a tail goes
+    /// when that has passed, if nobody wants it again by then.
     pub fn finish(&self, drained: Drained<S>) {
-        let Drained { ledger, layer, charge, space } = drained;
-        drop_contained(space);
-        self.pool.lock().move_out(ledger, layer, charge);
-        self.announce();
+        match drained {
+            Drained::Now { ledger, layer, charge, space } => {
+                drop_contained(space);
+                self.pool.lock().move_out(ledger, layer, charge);
+                self.announce();
+            }
+            Drained::Later { ledger, layer, tail } => {
+                let pool = self.pool.clone();
+                tail.when_passed(Box::new(move || pool.end_drain(ledger, layer)));
+            }
+            Drained::Blocks { bytes, memory } => self.pool.drop_blocks(bytes, memory),
+        }
+    }
+
+    /// Says that all layers of this loader are on a device, from now on. Blocks there take at most `limit` bytes, where no
+    /// other loader shares the pool.
+    pub fn settle_on(&self, footing: Footing, limit: u64) {
+        let mut state = self.pool.lock();
+        state.grounds.entry(footing.device).or_insert_with(|| Ground::new(limit));
+        if let Some(ledger) = state.ledgers.get_mut(&self.id) {
+            ledger.ground = Some(footing);
+        }
+        drop(state);
+        pool::register(&self.pool);
+    }
+
+    /// Gives a block the memory that was made for it, maybe less than was granted.
+    pub fn settle_block(&self, ledger: &mut Locked<'_, S>, granted: Granted, bytes: u64, memory: Holding) {
+        let Some(Footing { device, .. }) = ledger.ground else { return };
+        let Some(ground) = ledger.state.grounds.get_mut(&device) else { return };
+        let less = ground.settle(granted.place.segment, bytes, memory);
+        ledger.state.charged -= less;
+        self.pool.notify(&mut ledger.state);
+    }
+
+    /// Takes a layer back for which no block could be made. It is absent again.
+    pub fn abandon_block(&self, ledger: &mut Locked<'_, S>, layer: usize, granted: Granted, reason: Option<String>) {
+        let Some(Footing { device, .. }) = ledger.ground else { return };
+        let Some(ground) = ledger.state.grounds.get_mut(&device) else { return };
+        let bytes = ground.abandon(granted.place.segment, now(), reason);
+        ledger.state.charged -= bytes;
+        ledger.state.move_out(self.id, layer, 0);
+        self.pool.notify(&mut ledger.state);
+    }
+
+    /// Blocks of this loader's device in which nothing lies, to be given back to the driver.
+    pub fn empty_blocks(&self, ledger: &mut Locked<'_, S>) -> Option<Drained<S>> {
+        let device = ledger.ground?.device;
+        let (bytes, memory) = ledger.state.take_empty(device);
+        (bytes > 0).then_some(Drained::Blocks { bytes, memory })
     }
 
     /// Every layer that counts against this loader's limits, and its owner.
@@ -417,17 +493,33 @@ impl<S> Residency<S> {
     }
 }
 
-impl<S> Drop for Residency<S> {
+impl<S: Send + Sync + 'static> Drop for Residency<S> {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         let ledger = state.ledgers.remove(&self.id);
         drop(state);
         // What drains is given back and uncharged by whoever took it; of the rest, the space goes first, its charge after.
         let charged: u64 = ledger.iter().flat_map(|ledger| ledger.tenants.values()).map(Tenant::charge_of_space).sum();
+        let ground = ledger.as_ref().and_then(|ledger| ledger.ground);
+        let places: Vec<_> =
+            ledger.iter().flat_map(|ledger| ledger.tenants.values()).filter_map(Tenant::held).collect();
         drop_contained(ledger);
         if charged > 0 {
             self.pool.lock().charged -= charged;
             self.announce();
         }
+        let Some(Footing { device, .. }) = ground else { return };
+        for (place, tail) in places {
+            let pool = self.pool.clone();
+            let free = move || {
+                pool.lock().free_place(device, place);
+                pool.leave_ground(device);
+            };
+            match tail {
+                Some(tail) => tail.when_passed(Box::new(free)),
+                None => free(),
+            }
+        }
+        self.pool.leave_ground(device);
     }
 }

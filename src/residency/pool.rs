@@ -1,10 +1,12 @@
 //! The memory that loaders share: one lock, one limit, and the line of those who wait for space.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::ground::{Ground, Holding, Place};
 use super::ledger::Ledger;
-use super::{Gate, Wants};
+use super::{Gate, Wants, drop_contained};
+use crate::device::DeviceName;
 
 /// Whoever a ledger belongs to.
 pub trait Owner: Send + Sync {
@@ -13,6 +15,12 @@ pub trait Owner: Send + Sync {
 
     /// A layer's file and name, for messages.
     fn describe_layer(&self, layer: usize) -> String;
+}
+
+/// What may still use a layer's space when nobody holds it any more: copies into it, and streams.
+pub trait Tail: Send + Sync {
+    /// Has something done when all of it has passed. Called with no lock held.
+    fn when_passed(&self, then: Box<dyn FnOnce() + Send>);
 }
 
 /// Memory with a limit, shared by any number of loaders.
@@ -25,8 +33,11 @@ pub struct Pool<S> {
 /// What is under the lock.
 pub struct State<S> {
     pub(super) limit: u64,
-    /// Charges of all layers of all loaders: resident, loading or draining.
+    /// Charges of all layers on the host, resident, loading or draining; and blocks on devices, whatever lies in them.
     pub(super) charged: u64,
+    /// Bytes of blocks that are being given back to their drivers.
+    pub(super) leaving: u64,
+    pub(super) grounds: HashMap<DeviceName, Ground>,
     peak_charged: u64,
     pub(super) ledgers: HashMap<u64, Ledger<S>>,
     /// Acquires that wait for space, first come first.
@@ -47,6 +58,8 @@ impl<S> Pool<S> {
         let state = State {
             limit,
             charged: 0,
+            leaving: 0,
+            grounds: HashMap::new(),
             peak_charged: 0,
             ledgers: HashMap::new(),
             line: VecDeque::new(),
@@ -100,6 +113,44 @@ impl<S> Pool<S> {
         }
     }
 
+    /// Notes that a layer's tail has passed: its space is taken, unless somebody wants it again.
+    pub(super) fn end_drain(&self, ledger: u64, layer: usize) {
+        let mut state = self.lock();
+        if state.ledgers.get_mut(&ledger).is_some_and(|ledger| ledger.end_drain(layer)) {
+            state.move_out(ledger, layer, 0);
+        }
+        self.announce(state);
+    }
+
+    /// Drops blocks that were taken out, and uncharges them.
+    pub(super) fn drop_blocks(&self, bytes: u64, memory: Vec<Holding>) {
+        drop_contained(memory);
+        let mut state = self.lock();
+        state.charged -= bytes;
+        state.leaving -= bytes;
+        self.announce(state);
+    }
+
+    /// Wakes every waiter, and tells those who wait for space without a place in the line.
+    pub(super) fn announce(&self, mut state: MutexGuard<'_, State<S>>) {
+        self.notify(&mut state);
+        let owners = state.owners_in_want();
+        drop(state);
+        for owner in owners {
+            owner.space_came_free();
+        }
+    }
+
+    /// Gives a device's blocks back to its driver, once no loader has layers there.
+    pub(super) fn leave_ground(&self, device: DeviceName) {
+        let mut state = self.lock();
+        if state.is_ground_unused(device) {
+            let (bytes, memory) = state.take_empty(device);
+            drop(state);
+            self.drop_blocks(bytes, memory);
+        }
+    }
+
     /// The most bytes that loaders may take together.
     pub fn limit(&self) -> u64 {
         self.lock().limit
@@ -110,6 +161,42 @@ impl<S> Pool<S> {
         let state = self.lock();
         (state.charged, state.peak_charged)
     }
+}
+
+/// A pool that has memory on devices.
+trait Trim: Send + Sync {
+    fn trim(&self);
+}
+
+impl<S: Send> Trim for Pool<S> {
+    fn trim(&self) {
+        let mut state = self.lock();
+        let devices: Vec<DeviceName> = state.grounds.keys().copied().collect();
+        let (mut given, mut memory) = (0, Vec::new());
+        for device in devices {
+            let (bytes, blocks) = state.take_empty(device);
+            given += bytes;
+            memory.extend(blocks);
+        }
+        drop(state);
+        self.drop_blocks(given, memory);
+    }
+}
+
+static POOLS: Mutex<Vec<Weak<dyn Trim>>> = Mutex::new(Vec::new());
+
+/// Has `trim` find a pool.
+pub(super) fn register<S: Send + 'static>(pool: &Arc<Pool<S>>) {
+    let own: Weak<dyn Trim> = Arc::<Pool<S>>::downgrade(pool);
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    pools.retain(|pool| pool.strong_count() > 0 && !Weak::ptr_eq(pool, &own));
+    pools.push(own);
+}
+
+/// Gives the blocks of every device back in which nothing lies.
+pub fn trim() {
+    let pools: Vec<_> = POOLS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+    pools.iter().for_each(|pool| pool.trim());
 }
 
 impl<S> State<S> {
@@ -144,9 +231,31 @@ impl<S> State<S> {
     /// Notes that a layer's space is gone, whether its loader still is there or not.
     pub(super) fn move_out(&mut self, ledger: u64, layer: usize, charge: u64) {
         self.charged -= charge;
-        if let Some(ledger) = self.ledgers.get_mut(&ledger) {
-            ledger.move_out(layer);
+        let Some(ledger) = self.ledgers.get_mut(&ledger) else { return };
+        let place = ledger.move_out(layer);
+        if let (Some(place), Some(ground)) = (place, ledger.ground) {
+            self.free_place(ground.device, place);
         }
+    }
+
+    /// Frees a layer's place; the block that it lay in stays.
+    pub(super) fn free_place(&mut self, device: DeviceName, place: Place) {
+        if let Some(ground) = self.grounds.get_mut(&device) {
+            ground.map.free(place);
+        }
+    }
+
+    /// Takes the blocks out in which nothing lies, to be dropped without the lock. They count until that is done.
+    pub(super) fn take_empty(&mut self, device: DeviceName) -> (u64, Vec<Holding>) {
+        let Some(ground) = self.grounds.get_mut(&device) else { return (0, Vec::new()) };
+        let (bytes, memory) = ground.take_empty();
+        self.leaving += bytes;
+        (bytes, memory)
+    }
+
+    /// Whether no loader has layers on a device any more.
+    pub(super) fn is_ground_unused(&self, device: DeviceName) -> bool {
+        !self.ledgers.values().any(|ledger| ledger.ground.is_some_and(|ground| ground.device == device))
     }
 
     /// The owners that wait for space, to be told without the lock.

@@ -3,9 +3,19 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::ledger::Ledger;
-use super::pool::State;
+use std::sync::Arc;
+
+use super::ground::{Holding, Place};
+use super::ledger::{Footing, Ledger, Tenant};
+use super::pool::{State, Tail};
+use super::sketch::Sketch;
 use super::{LayerState, Snapshot};
+use crate::device::DeviceName;
+
+/// Smaller blocks are not asked of a driver where more is wanted anyway: each call takes a while.
+const LEAST_BLOCK: u64 = 32 << 20;
+/// For how long a driver that had no more memory is not asked again, in nanoseconds.
+const SHORTAGE: u64 = 100_000_000;
 
 /// Who asks for space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +31,8 @@ pub enum Asker {
 /// The answer to who asks for space.
 #[must_use]
 pub enum Verdict<S> {
-    /// It is granted and charged.
-    Granted,
+    /// It is granted and charged; on a device with its place.
+    Granted(Option<Granted>),
     /// These go first. Give them to [`Residency::finish`](super::Residency::finish), and ask again.
     Evict(Vec<Drained<S>>),
     /// The library will finish what is in the way: wait, and ask again.
@@ -35,19 +45,33 @@ pub enum Verdict<S> {
     TooLarge,
 }
 
-/// A layer whose space is being given back.
+/// Where a layer will lie on a device.
+#[derive(Debug, Clone, Copy)]
+pub struct Granted {
+    /// The place.
+    pub place: Place,
+    /// The bytes of the block that has to be made for it, if one has.
+    pub block: Option<u64>,
+}
+
+/// Space that is being given back.
 #[must_use]
-pub struct Drained<S> {
-    pub(super) ledger: u64,
-    pub(super) layer: usize,
-    pub(super) charge: u64,
-    pub(super) space: Option<S>,
+pub enum Drained<S> {
+    /// A layer's, which goes when it is dropped.
+    Now { ledger: u64, layer: usize, charge: u64, space: Option<S> },
+    /// A layer's, which goes when what still uses it has passed.
+    Later { ledger: u64, layer: usize, tail: Arc<dyn Tail> },
+    /// Blocks of a device in which nothing lies.
+    Blocks { bytes: u64, memory: Vec<Holding> },
 }
 
 impl<S> Drained<S> {
     /// The space that goes.
     pub fn space_mut(&mut self) -> Option<&mut S> {
-        self.space.as_mut()
+        match self {
+            Drained::Now { space, .. } => space.as_mut(),
+            Drained::Later { .. } | Drained::Blocks { .. } => None,
+        }
     }
 }
 
@@ -80,6 +104,7 @@ struct Candidate {
     ledger: u64,
     layer: usize,
     charge: u64,
+    place: Option<(DeviceName, Place)>,
 }
 
 impl Ord for Candidate {
@@ -97,16 +122,16 @@ impl PartialOrd for Candidate {
 }
 
 /// By how much a layer does not fit.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Lack {
-    shared_bytes: u64,
+    shared: Sketch,
     own_bytes: u64,
     own_layers: usize,
 }
 
 impl Lack {
     fn is_none(&self) -> bool {
-        self.shared_bytes == 0 && !self.is_own()
+        !self.is_own() && self.shared.is_met()
     }
 
     /// Whether space of the same loader has to come free.
@@ -114,8 +139,8 @@ impl Lack {
         self.own_bytes > 0 || self.own_layers > 0
     }
 
-    fn less(&mut self, bytes: u64, is_own: bool) {
-        self.shared_bytes = self.shared_bytes.saturating_sub(bytes);
+    fn less(&mut self, bytes: u64, place: Option<(DeviceName, Place)>, is_own: bool) {
+        self.shared.free(bytes, place);
         if is_own {
             self.own_bytes = self.own_bytes.saturating_sub(bytes);
             self.own_layers = self.own_layers.saturating_sub(1);
@@ -126,16 +151,24 @@ impl Lack {
 impl<S> State<S> {
     /// Asks for `bytes` for an absent layer of the ledger `asking`. Granted space is charged at once.
     pub(super) fn ask(&mut self, asking: u64, layer: usize, bytes: u64, asker: Asker, now: u64) -> Verdict<S> {
+        self.forget_shortage(asking, now);
         loop {
             let Some(mut lack) = self.lack(asking, bytes) else { return Verdict::TooLarge };
-            if lack.is_none() {
-                self.charge(bytes);
+            if !lack.is_own()
+                && let Some(granted) = self.grant(asking, bytes)
+            {
                 if let Some(own) = self.ledgers.get_mut(&asking) {
-                    own.move_in(layer, bytes, now);
+                    own.move_in(layer, bytes, now, granted.map(|granted| granted.place));
                 }
-                return Verdict::Granted;
+                return Verdict::Granted(granted);
             }
-            let whole = lack;
+            if lack.is_none() {
+                return self.make_room_for_block(asking, bytes);
+            }
+            if lack.shared.is_coming() && !lack.is_own() {
+                return Verdict::Coming;
+            }
+            let whole = lack.clone();
             self.count(asking, &mut lack, |_, now| now.state == LayerState::Draining);
             if lack.is_none() {
                 return Verdict::Coming;
@@ -143,10 +176,12 @@ impl<S> State<S> {
             if asker == Asker::Background {
                 return Verdict::Full;
             }
-            let victims = self.victims(asking, layer, asker, &mut lack);
+            let is_short = self.is_short(asking);
+            let before = lack.clone();
+            let mut victims = self.victims(asking, layer, asker, &mut lack);
             if !lack.is_none() && asker == Asker::Acquire {
                 self.count(asking, &mut lack, |ledger, now| {
-                    ledger.limits.reclaims && now.state == LayerState::Loading && now.holders() == 0
+                    ledger.may_lose(is_short) && now.state == LayerState::Loading && now.holders() == 0
                 });
             }
             if !lack.is_none() {
@@ -155,6 +190,7 @@ impl<S> State<S> {
             if victims.is_empty() {
                 return Verdict::Coming;
             }
+            spare_the_needless(asking, &before, &mut victims);
             let drained: Vec<_> = victims.iter().filter_map(|victim| self.evict(victim.ledger, victim.layer)).collect();
             if !drained.is_empty() {
                 return Verdict::Evict(drained);
@@ -163,14 +199,84 @@ impl<S> State<S> {
         }
     }
 
+    /// Charges the bytes, or takes a place for them, or notes a block that is to be made for them; `None` where that does
+    /// not fit now.
+    fn grant(&mut self, asking: u64, bytes: u64) -> Option<Option<Granted>> {
+        let available = self.limit.saturating_sub(self.charged);
+        let own = self.ledgers.get(&asking)?;
+        let Some(Footing { device, whole, alignment }) = own.ground else {
+            return (bytes <= available).then(|| {
+                self.charge(bytes);
+                None
+            });
+        };
+        let missing = whole.saturating_sub(own.charged).max(bytes);
+        let is_limited = self.limit < u64::MAX;
+        let ground = self.grounds.get_mut(&device)?;
+        if let Some(place) = ground.map.hole(bytes, alignment) {
+            ground.map.take(place);
+            return Some(Some(Granted { place, block: None }));
+        }
+        let most = available.min(ground.spare());
+        if bytes > most || ground.map.is_hole_coming(bytes, alignment) {
+            return None;
+        }
+        // Under a limit blocks grow, so that few of them hold all, and what goes leaves room for what comes.
+        let grown = if is_limited || ground.limit < u64::MAX { ground.map.total() } else { 0 };
+        let block = grown.max(LEAST_BLOCK).min(missing).max(bytes).min(most);
+        let place = ground.add(block, bytes);
+        self.charge(block);
+        Some(Some(Granted { place, block: Some(block) }))
+    }
+
+    /// What lacks comes free with blocks in which nothing lies.
+    fn make_room_for_block(&mut self, asking: u64, bytes: u64) -> Verdict<S> {
+        let own = self.ledgers.get(&asking).and_then(|ledger| ledger.ground).map(|ground| ground.device);
+        let mut devices: Vec<DeviceName> = self.grounds.keys().copied().collect();
+        devices.sort_by_key(|device| Some(*device) != own);
+        let (mut given, mut memory) = (0, Vec::new());
+        for device in devices {
+            let is_enough = self.limit - self.charged + self.leaving >= bytes;
+            if is_enough && (Some(device) != own || self.grounds.get(&device).is_some_and(|own| own.spare() >= bytes)) {
+                continue;
+            }
+            let (empty, blocks) = self.take_empty(device);
+            given += empty;
+            memory.extend(blocks);
+        }
+        if memory.is_empty() { Verdict::Coming } else { Verdict::Evict(vec![Drained::Blocks { bytes: given, memory }]) }
+    }
+
+    /// A driver that had no more memory may have some again.
+    fn forget_shortage(&mut self, asking: u64, now: u64) {
+        let device = self.ledgers.get(&asking).and_then(|ledger| ledger.ground);
+        if let Some(ground) = device.and_then(|ground| self.grounds.get_mut(&ground.device)) {
+            ground.shortage.take_if(|shortage| now.saturating_sub(shortage.since) > SHORTAGE);
+        }
+    }
+
+    fn is_short(&self, asking: u64) -> bool {
+        let device = self.ledgers.get(&asking).and_then(|ledger| ledger.ground);
+        device.and_then(|ground| self.grounds.get(&ground.device)).is_some_and(|ground| ground.shortage.is_some())
+    }
+
     /// By how much a layer of so many bytes does not fit; `None` if it never does.
     fn lack(&self, asking: u64, bytes: u64) -> Option<Lack> {
         let own = self.ledgers.get(&asking)?;
-        if bytes > self.limit || bytes > own.limits.bytes || own.limits.layers == 0 {
+        let ground = own.ground.and_then(|footing| Some((footing, self.grounds.get(&footing.device)?)));
+        let most = ground.map_or(u64::MAX, |(_, ground)| ground.most());
+        if bytes > self.limit || bytes > own.limits.bytes || bytes > most || own.limits.layers == 0 {
             return None;
         }
         Some(Lack {
-            shared_bytes: (self.charged.saturating_add(bytes)).saturating_sub(self.limit),
+            shared: Sketch {
+                maps: self.grounds.iter().map(|(device, ground)| (*device, ground.map.clone())).collect(),
+                device: ground.map(|(footing, _)| footing.device),
+                wanted: bytes,
+                alignment: ground.map_or(1, |(footing, _)| footing.alignment),
+                available: (self.limit - self.charged).saturating_add(self.leaving),
+                spare: ground.map_or(u64::MAX, |(_, ground)| ground.spare()),
+            },
             own_bytes: (own.charged.saturating_add(bytes)).saturating_sub(own.limits.bytes),
             own_layers: (own.tenants.len() + 1).saturating_sub(own.limits.layers),
         })
@@ -179,7 +285,8 @@ impl<S> State<S> {
     /// Whether releases may make room. Who holds what may have changed since victims were sought, and a release since then
     /// is announced: whatever may ever go counts.
     fn wait_or_fail(&self, asking: u64, mut whole: Lack) -> Verdict<S> {
-        self.count(asking, &mut whole, |ledger, now| ledger.limits.reclaims || now.state == LayerState::Draining);
+        let is_short = self.is_short(asking);
+        self.count(asking, &mut whole, |ledger, now| ledger.may_lose(is_short) || now.state == LayerState::Draining);
         if whole.is_none() { Verdict::HeldUp } else { Verdict::Full }
     }
 
@@ -188,7 +295,7 @@ impl<S> State<S> {
         for (id, ledger) in &self.ledgers {
             for (layer, tenant) in &ledger.tenants {
                 if is_counted(ledger, ledger.words.layers[*layer].snapshot()) {
-                    lack.less(tenant.charge, *id == asking);
+                    lack.less(tenant.charge, ledger.place_of(tenant), *id == asking);
                 }
             }
         }
@@ -196,7 +303,8 @@ impl<S> State<S> {
 
     /// The layers that go for this one, best first, until nothing lacks or no more may go.
     fn victims(&self, asking: u64, layer: usize, asker: Asker, lack: &mut Lack) -> Vec<Candidate> {
-        let reclaiming = self.ledgers.iter().filter(|(_, ledger)| ledger.limits.reclaims);
+        let is_short = self.is_short(asking);
+        let reclaiming = self.ledgers.iter().filter(|(_, ledger)| ledger.may_lose(is_short));
         let mut heaps: Vec<BinaryHeap<Candidate>> = reclaiming
             .map(|(id, ledger)| {
                 let scope = match asker {
@@ -215,7 +323,7 @@ impl<S> State<S> {
             // Among loaders, the layer used longest ago.
             let oldest = heaps.iter_mut().filter(may_help).min_by_key(|heap| heap.peek().map(|best| best.last_used));
             let Some(best) = oldest.and_then(BinaryHeap::pop) else { break };
-            lack.less(best.charge, best.ledger == asking);
+            lack.less(best.charge, best.place, best.ledger == asking);
             chosen.push(best);
         }
         chosen
@@ -264,7 +372,38 @@ impl<S> State<S> {
     }
 }
 
+/// Takes those off the list without which there is room too: on a device, layers that lie apart from where it will be.
+fn spare_the_needless(asking: u64, before: &Lack, victims: &mut Vec<Candidate>) {
+    if before.shared.device.is_none() {
+        return;
+    }
+    let mut at = 0;
+    while victims.len() > 1 && at < victims.len() {
+        let mut lack = before.clone();
+        for (other, victim) in victims.iter().enumerate() {
+            if other != at {
+                lack.less(victim.charge, victim.place, victim.ledger == asking);
+            }
+        }
+        if lack.is_none() {
+            victims.remove(at);
+        } else {
+            at += 1;
+        }
+    }
+}
+
 impl<S> Ledger<S> {
+    /// Whether layers go for others that are wanted: under some policies only where the device itself has no more.
+    fn may_lose(&self, is_short: bool) -> bool {
+        self.limits.reclaims || (is_short && self.limits.relieves)
+    }
+
+    /// Where a tenant lies on a device.
+    fn place_of(&self, tenant: &Tenant<S>) -> Option<(DeviceName, Place)> {
+        Some((self.ground?.device, tenant.place?))
+    }
+
     /// What may go for a layer of this loader that is read ahead.
     fn scope_for(&self, layer: usize) -> Scope {
         match (&self.order, self.words.last_acquired()) {
@@ -294,6 +433,7 @@ impl<S> Ledger<S> {
                 ledger: id,
                 layer: *layer,
                 charge: tenant.charge,
+                place: self.place_of(tenant),
             })
         });
         candidates.collect()

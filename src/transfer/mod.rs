@@ -3,19 +3,31 @@
 //! Errands go first, then chunks that a caller waits for, then those read ahead; loaders take turns; a loader has at most
 //! its own number of chunks under way, and each of its tensors in the queue once at most, so that its own size bounds the
 //! queue. Knows no layer's state: who asked is told of each chunk's end and does the rest.
+//!
+//! On the host a chunk's bytes are read where they belong. To a device they pass through a [`Slot`](staging::Slot): read into
+//! it, and copied from there on the device's [`Lane`]; the chunk has come to its end when its copy is queued.
 
+mod lane;
+mod marks;
+mod staged;
+mod staging;
+mod watch;
 mod workers;
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+pub use lane::{Lane, trim};
+pub use marks::Marks;
+pub use staged::{Placed, Route};
+pub use staging::{SLOT_BYTES, SMALL_SLOT_BYTES, taken as staging_taken};
+pub use watch::Then;
 pub use workers::{Errand, MAX_WORKERS, Queue, default_workers, run_errands};
 
 use crate::error::Result;
 use crate::io::Source;
 
 /// Where a chunk's bytes go.
-#[derive(Debug)]
 pub enum Destination {
     /// They stay in the mapping; their pages are faulted in.
     InPlace,
@@ -23,6 +35,8 @@ pub enum Destination {
     Memory(NonNull<u8>),
     /// Parts of them to several places of that kind.
     Scattered(Box<[Part]>),
+    /// To a device. The marks of the memory learn of the copies.
+    Staged(Arc<Marks>, Route),
 }
 
 /// A part of a chunk, and its place.
@@ -104,6 +118,7 @@ impl Chunk {
                 }
                 Ok(())
             }
+            Destination::Staged(marks, route) => self.carry_staged(marks, route),
         }
     }
 }

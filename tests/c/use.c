@@ -363,13 +363,14 @@ static void options_answered(const char *path)
     OK(pml_budget_new(64 << 20, &budget));
 
     /* Not served by this version. */
-    REFUSED(device, "cuda:0", PML_STATUS_UNSUPPORTED);
-    REFUSED(device, "hip:0", PML_STATUS_UNSUPPORTED);
-    REFUSED(alignment, 64, PML_STATUS_UNSUPPORTED);
-    REFUSED(tail_padding, 64, PML_STATUS_UNSUPPORTED);
+    REFUSED(device, "cuda:99", PML_STATUS_UNSUPPORTED);
+    REFUSED(device, "hip:99", PML_STATUS_UNSUPPORTED);
     REFUSED(cache_path, "/nowhere", PML_STATUS_UNSUPPORTED);
     /* Served by none. */
     REFUSED(device, "toaster", PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(alignment, 48, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(alignment, 8192, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(tail_padding, (1 << 20) + 1, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(strategy, 4, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(max_concurrent_loads, 0, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(unload, 3, PML_STATUS_INVALID_ARGUMENT);
@@ -384,6 +385,8 @@ static void options_answered(const char *path)
     REFUSED(reserved, 1, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(struct_size, 4, PML_STATUS_INVALID_ARGUMENT);
     /* Served, each by itself. */
+    SERVED(alignment, 64);
+    SERVED(tail_padding, 64);
     SERVED(device, "auto");
     for (i = 0; i <= PML_STRATEGY_PREFETCH; i++) SERVED(strategy, i);
     SERVED(max_concurrent_loads, 1);

@@ -98,7 +98,12 @@ impl Model {
             let mut copy = vec![0; expected.bytes.len()];
             tensor.read(0, &mut copy).expect("a tensor that was written");
             assert_eq!(copy, expected.bytes, "{}", info.name);
-            assert_eq!(tensor.acquire().expect("a tensor that was written")[..], expected.bytes, "{}", info.name);
+            assert_eq!(
+                tensor.acquire().expect("a tensor that was written").to_vec().unwrap(),
+                expected.bytes,
+                "{}",
+                info.name
+            );
         }
     }
 }

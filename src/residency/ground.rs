@@ -1,0 +1,224 @@
+//! Where layers lie in a device's memory: blocks that the driver gave, and what is free in them.
+//!
+//! A block that was given stays, so that what comes after a layer that goes takes its place without a call of the driver;
+//! all blocks count against the limit. Arithmetic alone: blocks are made and given back by whoever holds no lock.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::ptr::NonNull;
+
+use crate::device::Block;
+
+/// Places start and end at multiples of this, as device memory is aligned.
+pub const GRAIN: u64 = 256;
+
+/// What a block of memory is made of, and what it needs to stay alive.
+pub struct Holding {
+    /// The memory.
+    pub block: Block,
+    /// What the caller's allocator borrows from; dropped after the memory.
+    pub _keep: Option<std::sync::Arc<dyn std::any::Any + Send + Sync>>,
+}
+
+/// A layer's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The block's number.
+    pub segment: u64,
+    /// Where the place starts in it.
+    pub offset: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// One block.
+#[derive(Debug, Clone)]
+struct Segment {
+    id: u64,
+    bytes: u64,
+    /// Whether its memory is there already.
+    is_here: bool,
+    /// Free stretches: where each starts, and its bytes.
+    holes: BTreeMap<u64, u64>,
+}
+
+/// The blocks of one device, and what is free in them.
+#[derive(Debug, Clone, Default)]
+pub struct Map {
+    segments: Vec<Segment>,
+}
+
+impl Map {
+    /// A place in the smallest hole that has one.
+    pub fn hole(&self, bytes: u64, alignment: u64) -> Option<Place> {
+        self.hole_among(bytes, alignment, |segment| segment.is_here)
+    }
+
+    /// Whether a block that is on its way has room.
+    pub fn is_hole_coming(&self, bytes: u64, alignment: u64) -> bool {
+        self.hole_among(bytes, alignment, |segment| !segment.is_here).is_some()
+    }
+
+    fn hole_among(&self, bytes: u64, alignment: u64, wanted: impl Fn(&Segment) -> bool) -> Option<Place> {
+        let segments = self.segments.iter().filter(|segment| wanted(segment));
+        let holes =
+            segments.flat_map(|segment| segment.holes.iter().map(|(offset, hole)| (*hole, segment.id, *offset)));
+        let fitting = holes.filter_map(|(hole, segment, offset)| {
+            let start = offset.next_multiple_of(alignment);
+            (start + bytes <= offset + hole).then_some((hole, segment, start))
+        });
+        let (_, segment, offset) = fitting.min()?;
+        Some(Place { segment, offset, bytes })
+    }
+
+    /// The largest stretch that is free.
+    pub fn largest_hole(&self) -> u64 {
+        self.segments.iter().flat_map(|segment| segment.holes.values()).copied().max().unwrap_or(0)
+    }
+
+    /// Bytes of all blocks.
+    pub fn total(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Bytes of blocks in which nothing lies.
+    pub fn empty(&self) -> u64 {
+        self.segments.iter().filter(|segment| segment.is_empty()).map(|segment| segment.bytes).sum()
+    }
+
+    fn segment(&mut self, id: u64) -> Option<&mut Segment> {
+        self.segments.iter_mut().find(|segment| segment.id == id)
+    }
+
+    /// Takes a place that `hole` has found.
+    pub fn take(&mut self, place: Place) {
+        let Some(segment) = self.segment(place.segment) else { return };
+        let Some((start, bytes)) = segment.holes.range(..=place.offset).next_back().map(|(at, bytes)| (*at, *bytes))
+        else {
+            return;
+        };
+        let (end, rest) = (place.offset + place.bytes, start + bytes);
+        segment.holes.remove(&start);
+        if place.offset > start {
+            segment.holes.insert(start, place.offset - start);
+        }
+        if rest > end {
+            segment.holes.insert(end, rest - end);
+        }
+    }
+
+    /// Frees a place; it joins the holes beside it.
+    pub fn free(&mut self, place: Place) {
+        let Some(segment) = self.segment(place.segment) else { return };
+        let (mut start, mut end) = (place.offset, place.offset + place.bytes);
+        if let Some((before, bytes)) = segment.holes.range(..start).next_back().map(|(at, bytes)| (*at, *bytes))
+            && before + bytes == start
+        {
+            segment.holes.remove(&before);
+            start = before;
+        }
+        if let Some(bytes) = segment.holes.remove(&end) {
+            end += bytes;
+        }
+        segment.holes.insert(start, end - start);
+    }
+}
+
+impl Segment {
+    fn is_empty(&self) -> bool {
+        self.is_here && self.holes.get(&0) == Some(&self.bytes)
+    }
+}
+
+/// The memory of one device that the loaders of a pool share.
+pub struct Ground {
+    pub map: Map,
+    memory: HashMap<u64, Holding>,
+    next: u64,
+    /// The most bytes that its blocks may take, whatever the pool's limit.
+    pub limit: u64,
+    /// The most that the driver gave when it gave no more, and when that was.
+    pub shortage: Option<Shortage>,
+}
+
+/// The driver had no more.
+#[derive(Debug, Clone)]
+pub struct Shortage {
+    /// What the blocks took together then.
+    pub bytes: u64,
+    /// When that was.
+    pub since: u64,
+    /// The driver's words.
+    pub reason: String,
+}
+
+impl Ground {
+    /// No block yet, and at most so many bytes.
+    pub fn new(limit: u64) -> Ground {
+        Ground { map: Map::default(), memory: HashMap::new(), next: 0, limit, shortage: None }
+    }
+
+    /// The most bytes that its blocks may take together now.
+    pub fn most(&self) -> u64 {
+        self.shortage.as_ref().map_or(self.limit, |shortage| self.limit.min(shortage.bytes))
+    }
+
+    /// Bytes that new blocks may take.
+    pub fn spare(&self) -> u64 {
+        self.most().saturating_sub(self.map.total())
+    }
+
+    /// Notes a block that will be made, with a first place at its start.
+    pub fn add(&mut self, bytes: u64, first: u64) -> Place {
+        self.next += 1;
+        let id = self.next;
+        let mut holes = BTreeMap::new();
+        if bytes > first {
+            holes.insert(first, bytes - first);
+        }
+        self.map.segments.push(Segment { id, bytes, is_here: false, holes });
+        Place { segment: id, offset: 0, bytes: first }
+    }
+
+    /// Gives a block the memory that was made for it, maybe less than was wanted; the bytes that it is smaller.
+    pub fn settle(&mut self, id: u64, bytes: u64, memory: Holding) -> u64 {
+        let Some(segment) = self.map.segment(id) else { return 0 };
+        segment.is_here = true;
+        let less = segment.bytes - bytes;
+        if less > 0 {
+            // It has but its first place.
+            segment.bytes = bytes;
+            segment.holes.clear();
+        }
+        self.memory.insert(id, memory);
+        less
+    }
+
+    /// Forgets a block that could not be made; its bytes. Where the driver had no more, what the others take is all that there
+    /// is for now.
+    pub fn abandon(&mut self, id: u64, now: u64, shortage: Option<String>) -> u64 {
+        let Some(position) = self.map.segments.iter().position(|segment| segment.id == id) else { return 0 };
+        let bytes = self.map.segments.swap_remove(position).bytes;
+        if let Some(reason) = shortage {
+            self.shortage = Some(Shortage { bytes: self.map.total(), since: now, reason });
+        }
+        bytes
+    }
+
+    /// The address of a place.
+    pub fn address(&self, place: Place) -> Option<NonNull<u8>> {
+        let start = self.memory.get(&place.segment)?.block.start();
+        // SAFETY: a place lies inside its block.
+        Some(unsafe { start.add(place.offset as usize) })
+    }
+
+    /// Takes out every block in which nothing lies: their bytes, and what is to be dropped without the lock.
+    pub fn take_empty(&mut self) -> (u64, Vec<Holding>) {
+        let (empty, kept): (Vec<Segment>, Vec<Segment>) =
+            std::mem::take(&mut self.map.segments).into_iter().partition(Segment::is_empty);
+        self.map.segments = kept;
+        let bytes = empty.iter().map(|segment| segment.bytes).sum();
+        let memory = empty.iter().filter_map(|segment| self.memory.remove(&segment.id)).collect();
+        (bytes, memory)
+    }
+}

@@ -1,0 +1,55 @@
+//! What memory would look like if some layers were gone.
+
+use std::collections::HashMap;
+
+use super::ground::{Map, Place};
+use crate::device::DeviceName;
+
+/// The memory of a pool, and what is wanted of it.
+#[derive(Clone)]
+pub struct Sketch {
+    /// What lies where on each device.
+    pub maps: HashMap<DeviceName, Map>,
+    /// The device where it is wanted; `None` on the host.
+    pub device: Option<DeviceName>,
+    /// How many bytes are wanted.
+    pub wanted: u64,
+    /// What their address has to be a multiple of.
+    pub alignment: u64,
+    /// Bytes under the limit that nothing takes, or that will come free.
+    pub available: u64,
+    /// What new blocks on that device may take, besides.
+    pub spare: u64,
+}
+
+impl Sketch {
+    /// Whether there is room, perhaps after blocks in which nothing lies were given back.
+    pub fn is_met(&self) -> bool {
+        let own = self.device.and_then(|device| self.maps.get(&device));
+        if own.is_some_and(|own| own.hole(self.wanted, self.alignment).is_some()) {
+            return true;
+        }
+        let empty: u64 = self.maps.values().map(Map::empty).sum();
+        let own_empty = own.map_or(0, Map::empty);
+        self.available.saturating_add(empty) >= self.wanted && self.spare.saturating_add(own_empty) >= self.wanted
+    }
+
+    /// Whether a block is on its way that has room.
+    pub fn is_coming(&self) -> bool {
+        self.device
+            .and_then(|device| self.maps.get(&device))
+            .is_some_and(|own| own.is_hole_coming(self.wanted, self.alignment))
+    }
+
+    /// Has a layer be gone.
+    pub fn free(&mut self, bytes: u64, place: Option<(DeviceName, Place)>) {
+        match place {
+            None => self.available = self.available.saturating_add(bytes),
+            Some((device, place)) => {
+                if let Some(map) = self.maps.get_mut(&device) {
+                    map.free(place);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A thread for each device that is in use: it sees when work that others have queued there has passed.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::lane::{Lane, Ticket};
+use crate::device::RawEvent;
+use crate::io::os;
+
+/// Pauses between two looks, growing from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_micros(20);
+const LAST_PAUSE: Duration = Duration::from_millis(1);
+/// Pauses where nothing is waited for.
+const IDLE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What is to be done once the device has come so far.
+pub type Then = Box<dyn FnOnce() + Send>;
+
+/// What the thread waits for.
+#[derive(Default)]
+pub struct Watch {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waits: Vec<Wait>,
+    is_running: bool,
+}
+
+/// Marks that have to pass, and what happens then.
+pub struct Wait {
+    /// The copy.
+    pub ticket: Ticket,
+    /// Events of others' streams.
+    pub events: Vec<RawEvent>,
+    /// Whether all that the device has to do must be done: streams are not known.
+    pub needs_all: bool,
+    /// What happens then. With no lock held.
+    pub then: Then,
+}
+
+impl Wait {
+    /// Whether all has passed. What has is given back.
+    pub fn has_passed(&mut self, lane: &Lane) -> bool {
+        if self.needs_all {
+            // Errors are those of a device that is lost, on which nothing runs; or of a capture, to be asked again.
+            match lane.device().finish() {
+                Ok(()) => self.needs_all = false,
+                Err(_) if lane.device().room().is_err() => self.needs_all = false,
+                Err(_) => return false,
+            }
+        }
+        while let Some(event) = self.events.last() {
+            if !lane.has_event_passed(*event) {
+                return false;
+            }
+            self.events.pop().into_iter().for_each(|event| lane.give_event(event));
+        }
+        lane.has_passed(self.ticket)
+    }
+}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has something done when marks have passed.
+    pub fn add(&self, lane: &Arc<Lane>, wait: Wait) {
+        self.lock().waits.push(wait);
+        self.start(lane);
+        self.changed.notify_all();
+    }
+
+    /// Starts the thread, if it does not run. Where it cannot be started, this one does its work.
+    pub fn start(&self, lane: &Arc<Lane>) {
+        let mut state = self.lock();
+        if state.is_running {
+            return;
+        }
+        state.is_running = true;
+        drop(state);
+        let lane = lane.clone();
+        let own = lane.clone();
+        let builder = std::thread::Builder::new().name("pml-device".to_owned());
+        if os::without_signals(|| builder.spawn(move || look(&own))).is_err() {
+            while lane.watch.look_once(&lane) > 0 {
+                std::thread::sleep(LAST_PAUSE);
+            }
+            lane.watch.lock().is_running = false;
+        }
+    }
+
+    /// Looks at everything that is waited for; how much is left.
+    fn look_once(&self, lane: &Lane) -> usize {
+        let mut waits = std::mem::take(&mut self.lock().waits);
+        let mut left = Vec::with_capacity(waits.len());
+        for mut wait in waits.drain(..) {
+            if wait.has_passed(lane) {
+                (wait.then)();
+            } else {
+                left.push(wait);
+            }
+        }
+        let mut state = self.lock();
+        left.append(&mut state.waits);
+        state.waits = left;
+        state.waits.len()
+    }
+
+    /// Ends the thread if there is nothing to do; true if it ends.
+    fn end(&self, lane: &Lane) -> bool {
+        if !lane.is_idle() {
+            return false;
+        }
+        lane.trim();
+        let mut state = self.lock();
+        if state.waits.is_empty() && !lane.has_slots() {
+            state.is_running = false;
+        }
+        !state.is_running
+    }
+
+    fn sleep(&self, pause: Duration) {
+        let state = self.lock();
+        let count = state.waits.len();
+        let until = Instant::now() + pause;
+        let is_as_before = |state: &mut State| state.waits.len() == count && Instant::now() < until;
+        drop(self.changed.wait_timeout_while(state, pause, is_as_before));
+    }
+}
+
+/// The thread's life.
+fn look(lane: &Arc<Lane>) {
+    let mut pause = FIRST_PAUSE;
+    let mut before = 0;
+    loop {
+        let left = lane.watch.look_once(lane);
+        if left == 0 && lane.watch.end(lane) {
+            return;
+        }
+        pause = match left {
+            0 => IDLE_PAUSE,
+            left if left != before => FIRST_PAUSE,
+            _ => (pause * 2).min(LAST_PAUSE),
+        };
+        before = left;
+        lane.watch.sleep(pause);
+    }
+}
