@@ -105,7 +105,7 @@ EXPORT uint64_t double_get(const char *name);
  * a function that the library does not export. */
 EXPORT uint64_t double_calls(const char *function);
 /* The nth call of a function from now on, 1 = the next, does nothing and answers `code`; "*" counts the calls of all
- * functions. 0 takes that back. -1 for a function that the library does not export. */
+ * functions. 0 takes that back, as a later fault of the same function does. -1 for a function that the library does not export. */
 EXPORT int double_fail(const char *function, uint64_t nth, int code);
 /* Settings go back to what they were when the library was loaded; there are no faults and no calls were counted.
  * Memory, streams, events and the other counters stay. */

@@ -173,10 +173,13 @@ static void check_order(const struct operation *begins)
 static bool must_wait_for_legacy(const struct operation *operation)
 {
     const struct stream *own = operation->stream;
+    if (own->is_non_blocking) {
+        return false;
+    }
     for (const struct operation *other = first_pending; other != operation; other = other->next) {
         const struct stream *theirs = other->stream;
         if (theirs != own && theirs->device == own->device && (own->is_legacy || theirs->is_legacy) &&
-            !own->is_non_blocking && !theirs->is_non_blocking) {
+            !theirs->is_non_blocking) {
             return true;
         }
     }

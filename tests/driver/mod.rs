@@ -32,7 +32,10 @@ pub struct Stream(pub *mut c_void);
 #[derive(Clone, Copy)]
 pub struct Event(pub *mut c_void);
 
-/// Device memory is sent to another thread in one test.
+// SAFETY: events are used from any thread.
+unsafe impl Sync for Event {}
+
+/// An address of device memory.
 #[derive(Clone, Copy)]
 pub struct Memory(pub usize);
 
@@ -133,6 +136,18 @@ impl Gpu {
         let (start, bytes) = (from.as_ptr().cast_mut().cast(), from.len());
         call!(self, "cuMemcpyHtoDAsync_v2" | "hipMemcpyHtoDAsync",
             to.pointer() => *mut c_void, start => *mut c_void, bytes => usize, stream.0 => *mut c_void)
+    }
+
+    /// Does not wait, but for page-able memory.
+    pub fn copy_back(&self, to: &mut [u8], from: Memory, stream: Stream) -> i32 {
+        let (start, bytes) = (to.as_mut_ptr().cast(), to.len());
+        if self.kind == Kind::Cuda {
+            call!(self, "cuMemcpyDtoHAsync_v2" | "",
+                start => *mut c_void, from.pointer() => *mut c_void, bytes => usize, stream.0 => *mut c_void)
+        } else {
+            call!(self, "" | "hipMemcpyAsync",
+                start => *mut c_void, from.pointer() => *mut c_void, bytes => usize, 2 => c_int, stream.0 => *mut c_void)
+        }
     }
 
     /// On the legacy stream; it waits.
@@ -241,6 +256,23 @@ impl Gpu {
             0 => Ok(count),
             code => Err(code),
         }
+    }
+
+    pub fn attribute(&self, cuda: i32, hip: i32) -> i32 {
+        let (mut value, attribute) = (-1, if self.kind == Kind::Cuda { cuda } else { hip });
+        let code = call!(self, "cuDeviceGetAttribute" | "hipDeviceGetAttribute",
+            &raw mut value => *mut c_int, attribute => c_int, 0 => c_int);
+        assert_eq!(code, 0);
+        value
+    }
+
+    pub fn bus_id(&self) -> String {
+        let mut id = [0 as c_char; 32];
+        let code = call!(self, "cuDeviceGetPCIBusId" | "hipDeviceGetPCIBusId",
+            id.as_mut_ptr() => *mut c_char, 32 => c_int, 0 => c_int);
+        assert_eq!(code, 0);
+        // SAFETY: the double ends it with a zero.
+        unsafe { CStr::from_ptr(id.as_ptr()) }.to_str().unwrap().to_owned()
     }
 
     pub fn name(&self, device: i32) -> String {
