@@ -7,6 +7,7 @@
  *
  *   double.c   settings, faults, counters, violations, time; the double_* functions that tests call
  *   memory.c   devices, their memory, page-locked host memory
+ *   handles.c  what stands for streams, events and graphs
  *   streams.c  streams, operations, events
  *   capture.c  stream capture, as far as others' captures forbid calls
  *
@@ -105,7 +106,8 @@ EXPORT uint64_t double_get(const char *name);
  * a function that the library does not export. */
 EXPORT uint64_t double_calls(const char *function);
 /* The nth call of a function from now on, 1 = the next, does nothing and answers `code`; "*" counts the calls of all
- * functions. 0 takes that back, as a later fault of the same function does. -1 for a function that the library does not export. */
+ * functions. 0 takes that back, as a later fault of the same function does. -1 for a function that the library does
+ * not export. */
 EXPORT int double_fail(const char *function, uint64_t nth, int code);
 /* Settings go back to what they were when the library was loaded; there are no faults and no calls were counted.
  * Memory, streams, events and the other counters stay. */
@@ -190,6 +192,16 @@ int double_host_register(void *memory, size_t bytes);
 int double_host_unregister(void *memory);
 bool double_is_page_locked(struct range range); /* under the lock */
 
+/* ---- Handles (handles.c) ---- */
+
+/* What is behind a handle. Handles are numbers that are never given twice, so that what is used after its end is
+ * recognised. Under the lock. */
+enum handle { HANDLE_STREAM = 1, HANDLE_EVENT, HANDLE_GRAPH };
+void *double_handle_new(enum handle kind, void *object);
+/* NULL, and a violation, where the handle is unknown or was destroyed. */
+void *double_handle_find(enum handle kind, const void *handle);
+void double_handle_end(const void *handle);
+
 /* ---- Streams and events (streams.c) ---- */
 
 enum { STREAM_NON_BLOCKING = 1 };
@@ -219,14 +231,6 @@ int double_stream_wait(struct device *current, void *stream, void *event);
 /* Whether an operation that has not passed touches the range. Under the lock. */
 bool double_is_device_memory_used(struct range range);
 bool double_is_host_memory_used(struct range range);
-
-/* What is behind a handle. Handles are numbers that are never given twice, so that what is used after its end is
- * recognised. Under the lock. */
-enum handle { HANDLE_STREAM = 1, HANDLE_EVENT, HANDLE_GRAPH };
-void *double_handle_new(enum handle kind, void *object);
-/* NULL, and a violation, where the handle is unknown or was destroyed. */
-void *double_handle_find(enum handle kind, const void *handle);
-void double_handle_end(const void *handle);
 
 struct stream {
     struct device *device;

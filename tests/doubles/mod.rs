@@ -25,7 +25,7 @@ pub const LIMIT: Duration = Duration::from_mins(5);
 const ON_DOUBLE: &str = "PML_TEST_ON_DOUBLE";
 
 /// The core's files, beside those of each driver.
-const CORE: [&str; 4] = ["double.c", "memory.c", "streams.c", "capture.c"];
+const CORE: [&str; 5] = ["double.c", "memory.c", "handles.c", "streams.c", "capture.c"];
 
 /// Which driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

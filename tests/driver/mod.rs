@@ -146,7 +146,8 @@ impl Gpu {
                 start => *mut c_void, from.pointer() => *mut c_void, bytes => usize, stream.0 => *mut c_void)
         } else {
             call!(self, "" | "hipMemcpyAsync",
-                start => *mut c_void, from.pointer() => *mut c_void, bytes => usize, 2 => c_int, stream.0 => *mut c_void)
+                start => *mut c_void, from.pointer() => *mut c_void, bytes => usize, 2 => c_int,
+                stream.0 => *mut c_void)
         }
     }
 
