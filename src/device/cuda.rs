@@ -4,6 +4,7 @@
 //! takes answers as a closed enumeration, to which newer drivers add.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, OnceLock};
 
@@ -105,11 +106,10 @@ impl Driver {
 
 /// The library is not there, or is and cannot be used.
 fn why_not_loaded() -> String {
-    // SAFETY: loading a library runs its code; this one is the machine's driver.
-    let error = unsafe { libloading::Library::new(os::CUDA_LIBRARY) }.err();
-    let error = error.map(|error| error.to_string()).filter(|error| !driver::is_absence(error, os::CUDA_LIBRARY));
-    let reason = error.map_or("was not found".to_owned(), |error| format!("could not be loaded: {error}"));
-    format!("no CUDA driver: {} {reason}", os::CUDA_LIBRARY)
+    match driver::load(Path::new(os::CUDA_LIBRARY)) {
+        Some(Err(error)) => format!("no CUDA driver: {} could not be loaded: {error}", os::CUDA_LIBRARY),
+        _ => format!("no CUDA driver: {} was not found", os::CUDA_LIBRARY),
+    }
 }
 
 /// The version of CUDA that the driver serves, as `12.4`.

@@ -1,8 +1,11 @@
 //! What the drivers' files share: how their functions are looked up, and how it is told that there is no device.
 
+use std::error::Error as _;
 use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
 use std::sync::Arc;
+
+use libloading::Library;
 
 use super::{Absence, Device, DeviceInfo, DeviceKind, DeviceName};
 use crate::error::{Error, Result, path_text, quoted};
@@ -178,9 +181,20 @@ pub(super) fn open<D: Driver>(ordinal: u32) -> Result<Arc<dyn Device>> {
     driver.wake(ordinal)
 }
 
-/// Whether a library is not there, by what loading it under this name has said; else something that it needs is missing.
-pub(super) fn is_absence(error: &str, name: &str) -> bool {
-    error.starts_with(&format!("{name}: cannot open shared object file"))
+/// Loads a library of the machine's own, for good; `None` where there is none of that name, else why it cannot be used.
+pub(super) fn load(path: &Path) -> Option<std::result::Result<&'static Library, String>> {
+    // SAFETY: loading a library runs its code; this one is the machine's driver.
+    let error = match unsafe { Library::new(path) } {
+        // Threads of the driver's own run in it.
+        Ok(library) => return Some(Ok(Box::leak(Box::new(library)))),
+        Err(error) => error,
+    };
+    let words = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    // Anything else that cannot be opened is what it needs.
+    if words.starts_with(&format!("{}: cannot open shared object file: No such file", path.display())) {
+        return None;
+    }
+    Some(Err(path_text(Path::new(&words))))
 }
 
 /// A text of the driver's, on one line. `None` where it gave none.

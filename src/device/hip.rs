@@ -5,7 +5,7 @@
 //! runtime's way, and nothing brings it back.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, OnceLock};
 
@@ -74,8 +74,7 @@ pub(super) struct Driver {
 
 impl Driver {
     fn load() -> std::result::Result<Driver, String> {
-        // Stays loaded: threads of the runtime's own run in it.
-        let library: &'static Library = Box::leak(Box::new(find_library()?));
+        let library = find_library()?;
         let title = format!("HIP runtime at {}", path_of(library).map_or("?".to_owned(), |path| path_text(&path)));
         let functions = Functions::look_up(library)
             .map_err(|symbol| format!("{title} is too old: no symbol {symbol}, which a newer driver has"))?;
@@ -105,25 +104,20 @@ impl Driver {
 }
 
 /// The first of the libraries that can be loaded; else why there is none.
-fn find_library() -> std::result::Result<Library, String> {
+fn find_library() -> std::result::Result<&'static Library, String> {
     let by_name = os::HIP_LIBRARIES.map(PathBuf::from);
     let by_path = os::hip_folders().into_iter().flat_map(|folder| os::HIP_LIBRARIES.map(|name| folder.join(name)));
     let mut broken = None;
-    for path in by_name.into_iter().chain(by_path.filter(|path| path.exists())) {
-        // SAFETY: loading a library runs its code; this one is the machine's driver.
-        match unsafe { Library::new(&path) } {
-            Ok(library) => return Ok(library),
-            Err(error) => note(&mut broken, &path, &error.to_string()),
+    for path in by_name.into_iter().chain(by_path) {
+        match driver::load(&path) {
+            Some(Ok(library)) => return Ok(library),
+            Some(Err(error)) if broken.is_none() => {
+                broken = Some(format!("no HIP runtime: {} could not be loaded: {error}", path_text(&path)));
+            }
+            _ => {}
         }
     }
     Err(broken.unwrap_or_else(|| "no HIP runtime: libamdhip64.so was not found".to_owned()))
-}
-
-/// Keeps the first library that is there and cannot be loaded.
-fn note(broken: &mut Option<String>, path: &Path, error: &str) {
-    if broken.is_none() && !driver::is_absence(error, &path.to_string_lossy()) {
-        *broken = Some(format!("no HIP runtime: {} could not be loaded: {error}", path_text(path)));
-    }
 }
 
 fn path_of(library: &'static Library) -> Option<PathBuf> {
@@ -443,3 +437,7 @@ impl Device for Hip {
         unsafe { call!(self.driver, hipDeviceSynchronize()) }.map_err(|refusal| self.error(refusal))
     }
 }
+
+// Where .cargo/config.toml lets hip-sys be built.
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+mod tests;
