@@ -1,5 +1,7 @@
 //! The calls of both drivers under one name each, for tests of the doubles.
 
+#![allow(dead_code)]
+
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -53,6 +53,7 @@ macro_rules! compare {
         $($name:ident($($any:tt),*))*;
         $($optional:ident($($optional_any:tt),*))*
     ) => {
+        #[allow(clippy::extra_unused_type_parameters, reason = "without one, code would be made")]
         #[allow(dead_code, non_snake_case, reason = "it is only checked; they are called what the runtime calls them")]
         fn compare<Never>(ours: Functions) {
             let Functions { $($name,)* $($optional,)* } = ours;
