@@ -573,7 +573,7 @@ typedef struct pml_device_info_t {
      */
     size_t struct_size;
     /**
-     * PML_DEVICE_HOST.
+     * One of PML_DEVICE_.
      */
     uint32_t kind;
     /**
@@ -581,7 +581,7 @@ typedef struct pml_device_info_t {
      */
     uint32_t ordinal;
     /**
-     * Its name, as the option `device` takes it: "cpu". Ends in NUL; lives as long as the library.
+     * Its name, as the option `device` takes it: "cpu", "cuda:0". Ends in NUL; lives as long as the library.
      */
     const char *name;
     /**
@@ -604,6 +604,14 @@ typedef struct pml_device_info_t {
      * Bytes of memory it could give now; UINT64_MAX where that is not known without waking it.
      */
     uint64_t free_bytes;
+    /**
+     * What its maker calls it; empty for the host. Ends in NUL; lives as long as the library.
+     */
+    const char *model;
+    /**
+     * Bytes of the model, without the NUL.
+     */
+    size_t model_length;
 } pml_device_info_t;
 
 /**

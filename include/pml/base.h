@@ -40,9 +40,9 @@
         sizeof(pml_options_t), NULL, 0, 3, 1, 0, -1, 0, NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, 3, 100, 0, NULL, NULL, \
             NULL, NULL, NULL, PML_LOG_WARNING, 0, NULL, NULL, NULL                                               \
     }
-#define PML_DEVICE_INFO_INIT                                 \
-    {                                                        \
-        sizeof(pml_device_info_t), 0, 0, NULL, 0, 0, 0, 0, 0 \
+#define PML_DEVICE_INFO_INIT                                          \
+    {                                                                 \
+        sizeof(pml_device_info_t), 0, 0, NULL, 0, 0, 0, 0, 0, NULL, 0 \
     }
 #define PML_LAYER_INFO_INIT                                 \
     {                                                       \

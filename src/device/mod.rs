@@ -4,6 +4,9 @@
 //! somebody asks for a device, never when the library is built or loaded, and a device is woken by [`open`] alone.
 
 mod block;
+mod cuda;
+mod driver;
+mod hip;
 mod host;
 
 use std::fmt::{self, Display};
@@ -259,10 +262,27 @@ pub trait Device: Send + Sync {
     fn finish(&self) -> Result<()>;
 }
 
-/// Every device, the host first. Wakes none.
+/// Why a kind of device is absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absence {
+    /// The kind.
+    pub kind: DeviceKind,
+    /// What was looked for and not found, or what the driver answered, in one line.
+    pub reason: String,
+}
+
+/// Every device, the host first, then those of each driver in the order of their numbers. Wakes none.
 pub fn list() -> Vec<DeviceInfo> {
     let (total_bytes, free_bytes) = os::memory();
-    vec![DeviceInfo { name: DeviceName::HOST, model: String::new(), unified: true, total_bytes, free_bytes }]
+    let host = DeviceInfo { name: DeviceName::HOST, model: String::new(), unified: true, total_bytes, free_bytes };
+    let cuda = driver::list::<cuda::Driver>().unwrap_or_default();
+    let hip = driver::list::<hip::Driver>().unwrap_or_default();
+    [vec![host], cuda, hip].concat()
+}
+
+/// Why each kind of device that is absent is. Wakes none.
+pub fn absent() -> Vec<Absence> {
+    [driver::list::<cuda::Driver>().err(), driver::list::<hip::Driver>().err()].into_iter().flatten().collect()
 }
 
 /// Wakes a device.
@@ -272,11 +292,8 @@ pub fn list() -> Vec<DeviceInfo> {
 pub fn open(name: DeviceName) -> Result<Arc<dyn Device>> {
     match name.kind {
         DeviceKind::Host => Ok(Arc::new(Host)),
-        DeviceKind::Cuda | DeviceKind::Hip => Err(Error::Unsupported {
-            subject: "option device".to_owned(),
-            found: name.to_string(),
-            expected: "a device of this machine".to_owned(),
-        }),
+        DeviceKind::Cuda => driver::open::<cuda::Driver>(name.ordinal),
+        DeviceKind::Hip => driver::open::<hip::Driver>(name.ordinal),
     }
 }
 

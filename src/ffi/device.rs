@@ -1,12 +1,12 @@
 //! Devices.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ffi::{CStr, CString, c_char};
 use std::sync::{Mutex, PoisonError};
 
 use super::structs::{self, Growable};
 use super::{guard, guard_value, pml_status_t};
-use crate::device::{self, DeviceKind, DeviceName};
+use crate::device::{self, DeviceKind};
 use crate::error::Error;
 
 /// The host's own memory: a device's kind.
@@ -28,11 +28,11 @@ const _: () = assert!(
 pub struct pml_device_info_t {
     /// sizeof(pml_device_info_t), set by the caller.
     pub struct_size: usize,
-    /// PML_DEVICE_HOST.
+    /// One of PML_DEVICE_.
     pub kind: u32,
     /// Its number among those of its kind.
     pub ordinal: u32,
-    /// Its name, as the option `device` takes it: "cpu". Ends in NUL; lives as long as the library.
+    /// Its name, as the option `device` takes it: "cpu", "cuda:0". Ends in NUL; lives as long as the library.
     pub name: *const c_char,
     /// Bytes of the name, without the NUL.
     pub name_length: usize,
@@ -44,6 +44,10 @@ pub struct pml_device_info_t {
     pub total_bytes: u64,
     /// Bytes of memory it could give now; UINT64_MAX where that is not known without waking it.
     pub free_bytes: u64,
+    /// What its maker calls it; empty for the host. Ends in NUL; lives as long as the library.
+    pub model: *const c_char,
+    /// Bytes of the model, without the NUL.
+    pub model_length: usize,
 }
 
 // SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers and raw pointers.
@@ -58,10 +62,12 @@ unsafe impl Growable for pml_device_info_t {
         reserved: 0,
         total_bytes: 0,
         free_bytes: 0,
+        model: std::ptr::null(),
+        model_length: 0,
     };
 }
 
-const _: () = assert!(size_of::<pml_device_info_t>() == 3 * size_of::<usize>() + 4 * 4 + 2 * 8);
+const _: () = assert!(size_of::<pml_device_info_t>() == 5 * size_of::<usize>() + 4 * 4 + 2 * 8);
 
 /// Writes the initial values, as PML_DEVICE_INFO_INIT has them. Does nothing where `info` is NULL.
 ///
@@ -103,17 +109,23 @@ pub unsafe extern "C" fn pml_device_info(index: usize, out: *mut pml_device_info
     })
 }
 
-/// A device's name, kept as long as the library; there are as many as devices.
-fn kept_name(name: DeviceName) -> &'static CStr {
-    static NAMES: Mutex<Option<HashMap<DeviceName, &'static CStr>>> = Mutex::new(None);
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    // A name has no NUL in it.
-    let keep = || &*Box::leak(CString::new(name.to_string()).unwrap_or_default().into_boxed_c_str());
-    names.get_or_insert_default().entry(name).or_insert_with(keep)
+/// A text, kept as long as the library: devices have only so many names and models.
+fn kept(text: &str) -> &'static CStr {
+    static TEXTS: Mutex<Option<HashSet<&'static CStr>>> = Mutex::new(None);
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let texts = texts.get_or_insert_default();
+    // Neither a name nor a model has a NUL in it.
+    let text = CString::new(text).unwrap_or_default();
+    if let Some(kept) = texts.get(text.as_c_str()) {
+        return kept;
+    }
+    let kept: &'static CStr = Box::leak(text.into_boxed_c_str());
+    texts.insert(kept);
+    kept
 }
 
 fn describe(device: &device::DeviceInfo) -> pml_device_info_t {
-    let name = kept_name(device.name);
+    let (name, model) = (kept(&device.name.to_string()), kept(&device.model));
     pml_device_info_t {
         struct_size: size_of::<pml_device_info_t>(),
         kind: device.name.kind as u32,
@@ -124,5 +136,7 @@ fn describe(device: &device::DeviceInfo) -> pml_device_info_t {
         reserved: 0,
         total_bytes: device.total_bytes.unwrap_or(u64::MAX),
         free_bytes: device.free_bytes.unwrap_or(u64::MAX),
+        model: model.as_ptr(),
+        model_length: model.count_bytes(),
     }
 }

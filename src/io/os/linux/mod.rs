@@ -1,8 +1,10 @@
 //! Linux: opening without blocking, direct I/O, page-cache residency, and the advice that the kernel takes.
 
+mod gpus;
 mod memory;
 mod pages;
 
+pub use gpus::*;
 pub use memory::*;
 pub use pages::*;
 
