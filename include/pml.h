@@ -741,7 +741,8 @@ typedef struct pml_options_t {
      */
     size_t struct_size;
     /**
-     * Where tensors end up: "auto" or NULL, "cpu". "cuda:0" and "hip:0" are not served by this version.
+     * Where tensors end up: "cpu", a GPU such as "cuda:0" or "hip:1", or "auto" or NULL for the first GPU that has room when
+     * the first layer is wanted, else the host. Opening wakes no device.
      */
     const char *device;
     /**
@@ -782,12 +783,12 @@ typedef struct pml_options_t {
      */
     uint32_t workers;
     /**
-     * What the address of each tensor must be a multiple of, in bytes; 0 for what the file's own alignment gives, up to
-     * a page. Others are not served by this version.
+     * What the address of each tensor must be a multiple of, in bytes: a power of two up to 4096; 0 for what the file's own
+     * alignment gives.
      */
     size_t alignment;
     /**
-     * Readable bytes behind each tensor; 0. Others are not served by this version.
+     * Bytes behind each tensor that may be read, and are zero; up to 1 MiB. With any, nothing is viewed in place.
      */
     size_t tail_padding;
     /**
@@ -932,7 +933,7 @@ typedef struct pml_view_t {
      */
     size_t struct_size;
     /**
-     * The first byte. Not NULL; of a tensor without bytes not to be read.
+     * The address of the first byte, in the memory of the device. Not NULL; of a tensor without bytes not to be read.
      */
     const void *data;
     /**
@@ -986,7 +987,7 @@ typedef struct pml_stats_t {
      */
     uint64_t peak_resident_bytes;
     /**
-     * Bytes of staging memory now.
+     * Bytes of staging memory now, which copies to devices pass through, of all loaders of the process.
      */
     uint64_t staging_bytes;
     /**
@@ -1038,7 +1039,7 @@ typedef struct pml_stats_t {
      */
     double transform_seconds;
     /**
-     * Seconds spent copying to a device, likewise.
+     * Seconds spent queueing copies to a device and waiting for them, likewise, of all loaders of the process.
      */
     double copy_seconds;
     /**
@@ -1061,6 +1062,38 @@ typedef struct pml_stats_t {
      * The most that they took at once.
      */
     uint64_t peak_charged_bytes;
+    /**
+     * Layers that were wanted again before their memory was taken.
+     */
+    uint64_t revivals;
+    /**
+     * The most bytes of staging memory at once.
+     */
+    uint64_t peak_staging_bytes;
+    /**
+     * 1 where some of it could not be page-locked, else 0.
+     */
+    uint64_t is_staging_pageable;
+    /**
+     * Bytes copied to the device of the layers, of all loaders of the process.
+     */
+    uint64_t copied_bytes;
+    /**
+     * Where the layers are: a PML_DEVICE_ value; UINT32_MAX until one is wanted.
+     */
+    uint32_t device_kind;
+    /**
+     * The number of that device among those of its kind.
+     */
+    uint32_t device_ordinal;
+    /**
+     * Why they are there, in words; does not end in NUL, and lives as long as the loader's handle. NULL until one is wanted.
+     */
+    const char *device_reason;
+    /**
+     * Bytes of that.
+     */
+    size_t device_reason_length;
 } pml_stats_t;
 
 /**
@@ -1391,7 +1424,8 @@ PML_API void pml_tensor_info_init(struct pml_tensor_info_t *info, size_t struct_
 PML_API void pml_view_init(struct pml_view_t *view, size_t struct_size);
 
 /**
- * Frees a tensor's handle and releases what was acquired through it. The loader may be freed before or after. NULL is
+ * Frees a tensor's handle and releases what was acquired through it; on a GPU the memory is used for nothing else before the
+ * device has done what it was given so far. The loader may be freed before or after. NULL is
  * fine.
  */
 PML_API
@@ -1424,7 +1458,7 @@ pml_status_t pml_tensor_prefetch(struct pml_tensor_t *tensor);
 /**
  * Brings a tensor into memory and holds it there, with its layer, until the same handle releases it as often.
  *
- * `stream` is PML_STREAM_HOST or NULL for a loader on the host. Space is reserved for its layer, as by
+ * `stream` as at pml_loader_acquire_layer. Space is reserved for its layer, as by
  * pml_loader_acquire_layer, which also tells what `timeout_ms` limits. `out` may be NULL.
  *
  * Errors: those of pml_loader_acquire_layer; PML_STATUS_CLOSED after the loader was freed.
@@ -1646,6 +1680,13 @@ pml_status_t pml_loader_load_into(struct pml_loader_t *loader,
                                   void *stream);
 
 /**
+ * Gives memory back that is kept for the next load: page-locked memory that copies to GPUs pass through, and blocks of
+ * their memory in which no layer lies. What is not used for two seconds goes by itself, but for blocks of an open loader.
+ */
+PML_API
+void pml_trim(void);
+
+/**
  * Writes the initial values, as PML_LAYER_INFO_INIT has them. Does nothing where `info` is NULL.
  */
 PML_API void pml_layer_info_init(struct pml_layer_info_t *info, size_t struct_size);
@@ -1732,7 +1773,12 @@ pml_status_t pml_loader_prefetch_layers(struct pml_loader_t *loader,
 /**
  * Brings a layer into memory, all tensors of it, and holds it there until pml_loader_release_layer is called as often.
  *
- * `stream` is PML_STREAM_HOST or NULL for a loader on the host. Where a limit of memory leaves no room, layers that nobody
+ * `stream`: with PML_STREAM_HOST the bytes are there on return. On a GPU it may be a stream of the device's primary context
+ * (CUstream, hipStream_t, PML_STREAM_LEGACY, PML_STREAM_PER_THREAD): this returns when every byte is read and its copy
+ * queued, and the stream waits for the copy. NULL is PML_STREAM_HOST on the host, and refused on a GPU. Acquire and release
+ * once for each stream that uses the layer.
+ *
+ * Where a limit of memory leaves no room, layers that nobody
  * holds go first (PML_UNLOAD_LRU); then this waits for what the library will finish by itself as long as it takes, and
  * for others' releases at most `timeout_ms` milliseconds (-1: for ever, 0: not at all; the time in the queue counts). A
  * read takes as long as it takes. Of a layer that is in memory this takes no lock.
@@ -1741,7 +1787,7 @@ pml_status_t pml_loader_prefetch_layers(struct pml_loader_t *loader,
  * what befell the read (PML_STATUS_IO, PML_STATUS_TRUNCATED, PML_STATUS_OUT_OF_MEMORY), after which a later acquire tries
  * again; PML_STATUS_INCOMPLETE when a tensor of it was left out; PML_STATUS_CANCELLED; PML_STATUS_WOULD_DEADLOCK inside a
  * callback; PML_STATUS_INVALID_ARGUMENT for another stream or time-out; PML_STATUS_INVALID_STATE when 2^29 acquires are
- * open.
+ * open; PML_STATUS_DEVICE; PML_STATUS_STREAM_CAPTURING while a copy is under way, on a stream whose work is being captured.
  */
 PML_API
 pml_status_t pml_loader_acquire_layer(struct pml_loader_t *loader,
@@ -1750,10 +1796,12 @@ pml_status_t pml_loader_acquire_layer(struct pml_loader_t *loader,
                                       int64_t timeout_ms);
 
 /**
- * Releases a layer that pml_loader_acquire_layer acquired, once.
+ * Releases a layer that pml_loader_acquire_layer acquired, once. With PML_STREAM_HOST nothing uses its memory any more; with
+ * a stream, what that was given so far may, and the memory is used for nothing else before. The stream may be destroyed
+ * after the call.
  *
  * Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for another
- * stream.
+ * stream; PML_STATUS_STREAM_CAPTURING on a stream whose work is being captured, after which it is acquired as before.
  */
 PML_API
 pml_status_t pml_loader_release_layer(struct pml_loader_t *loader,

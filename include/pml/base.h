@@ -63,7 +63,7 @@
 #define PML_STATS_INIT                                                                          \
     {                                                                                           \
         sizeof(pml_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0, \
-            0, 0                                                                                \
+            0, 0, 0, 0, 0, 0, UINT32_MAX, 0, NULL, 0                                            \
     }
 #define PML_ALLOCATOR_INIT                            \
     {                                                 \
