@@ -9,6 +9,7 @@
 //! | the gate for whatever is read ahead while an acquire waits, `Core::pump` | `nothing_is_read_ahead_while_an_acquire_waits_for_space` |
 //! | the check of a victim's holders, `LayerWord::drain` | `residency::word::tests::a_held_layer_does_not_drain`; `a_freed_loader_keeps_no_memory_that_nobody_holds` in loading.rs; loom's checks |
 
+mod doubles;
 mod helpers;
 mod models;
 mod wire;
@@ -523,4 +524,14 @@ fn an_allocator_gives_all_memory_and_gets_it_back() {
         drop(loader);
         until(|| allocator.outstanding.load(Ordering::SeqCst) == 0);
     }
+}
+
+#[test]
+fn the_same_on_a_cuda_double() {
+    doubles::passes_on(doubles::Kind::Cuda, &[]);
+}
+
+#[test]
+fn the_same_on_a_hip_double() {
+    doubles::passes_on(doubles::Kind::Hip, &[]);
 }

@@ -1,5 +1,6 @@
 //! What a caller is told: in which order, how often, by whom; and what it may do meanwhile.
 
+mod doubles;
 mod helpers;
 mod wire;
 
@@ -370,4 +371,14 @@ fn the_log_has_its_levels() {
         // Events may be pulled beside a log.
         assert!(loader.next_event(Some(Duration::ZERO)).is_ok());
     }
+}
+
+#[test]
+fn the_same_on_a_cuda_double() {
+    doubles::passes_on(doubles::Kind::Cuda, &[]);
+}
+
+#[test]
+fn the_same_on_a_hip_double() {
+    doubles::passes_on(doubles::Kind::Hip, &[]);
 }

@@ -1,5 +1,6 @@
 //! Reads that fail, at every place and under each recovery policy; cancelling and freeing at any instant.
 
+mod doubles;
 mod helpers;
 mod wire;
 
@@ -488,4 +489,14 @@ fn cancel_and_free_at_random_instants() {
         drop((loader, tensor));
     }
     until(|| kept.load(Ordering::SeqCst) == 0);
+}
+
+#[test]
+fn the_same_on_a_cuda_double() {
+    doubles::passes_on(doubles::Kind::Cuda, &[]);
+}
+
+#[test]
+fn the_same_on_a_hip_double() {
+    doubles::passes_on(doubles::Kind::Hip, &[]);
 }

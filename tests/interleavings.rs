@@ -1,5 +1,6 @@
 //! Orders of events that once went wrong, each held in place.
 
+mod doubles;
 mod wire;
 
 use std::ptr::NonNull;
@@ -280,4 +281,14 @@ fn a_model_without_bytes_stays_done() {
         loader.wait(None).unwrap();
         assert_eq!(loader.stage(), Stage::Done);
     }
+}
+
+#[test]
+fn the_same_on_a_cuda_double() {
+    doubles::passes_on(doubles::Kind::Cuda, &[]);
+}
+
+#[test]
+fn the_same_on_a_hip_double() {
+    doubles::passes_on(doubles::Kind::Hip, &[]);
 }

@@ -1,5 +1,6 @@
 //! Acquiring, reading ahead and unloading on the host: what is in memory when, and what happens when it goes wrong.
 
+mod doubles;
 mod models;
 
 use std::io;
@@ -897,4 +898,14 @@ fn random_use_from_many_threads_keeps_every_promise() {
         }
         assert_eq!(loader.stats().resident_bytes, 0, "{mode:?}");
     }
+}
+
+#[test]
+fn the_same_on_a_cuda_double() {
+    doubles::passes_on(doubles::Kind::Cuda, &[]);
+}
+
+#[test]
+fn the_same_on_a_hip_double() {
+    doubles::passes_on(doubles::Kind::Hip, &[]);
 }

@@ -1,5 +1,6 @@
 //! What each strategy reads, and when; on a source whose reads take time.
 
+mod doubles;
 mod helpers;
 mod wire;
 
@@ -302,4 +303,14 @@ fn a_prefetch_is_queued_once() {
     settle(&loader);
     assert_eq!(loader.stats().delivered_bytes, loader.stats().total_bytes);
     assert_eq!(wire.take_reads().iter().map(|read| read.bytes).sum::<u64>(), loader.stats().total_bytes);
+}
+
+#[test]
+fn the_same_on_a_cuda_double() {
+    doubles::passes_on(doubles::Kind::Cuda, &[]);
+}
+
+#[test]
+fn the_same_on_a_hip_double() {
+    doubles::passes_on(doubles::Kind::Hip, &[]);
 }

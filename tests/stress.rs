@@ -1,5 +1,6 @@
 //! Random use from many threads, with what must always hold asserted at every step. `PML_TEST_SECONDS` says how long.
 
+mod doubles;
 mod helpers;
 mod wire;
 
@@ -264,4 +265,14 @@ fn watch(stage: &Stage, is_over: &AtomicBool) {
             std::process::abort();
         }
     }
+}
+
+#[test]
+fn the_same_on_a_cuda_double() {
+    doubles::passes_on(doubles::Kind::Cuda, &[]);
+}
+
+#[test]
+fn the_same_on_a_hip_double() {
+    doubles::passes_on(doubles::Kind::Hip, &[]);
 }
