@@ -599,7 +599,7 @@ fn demo_takes_a_model_and_a_budget() {
 fn devices_begin_with_the_host() {
     let devices = json(&["devices"]);
     let host = &list(&devices, "devices")[0];
-    assert_eq!(keys(host), ["name", "kind", "ordinal", "total_bytes", "free_bytes"]);
+    assert_eq!(keys(host), ["name", "kind", "ordinal", "model", "unified", "total_bytes", "free_bytes"]);
     assert_eq!((text(host, "name"), text(host, "kind"), number(host, "ordinal")), ("cpu", "cpu", 0));
     for key in ["total_bytes", "free_bytes"] {
         assert!(host[key].is_u64() || host[key].is_null(), "{host}");

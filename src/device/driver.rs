@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::ffi::{CStr, c_char, c_int};
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ macro_rules! functions {
 
         impl $table {
             /// Looks every function up; else the name of one that is missing.
-            fn look_up(library: &'static libloading::Library) -> std::result::Result<$table, &'static str> {
+            fn look_up(library: &libloading::Library) -> std::result::Result<$table, &'static str> {
                 // SAFETY: the driver's header gives the functions these types, and the library is never closed.
                 unsafe {
                     Ok($table {
@@ -181,12 +182,12 @@ pub(super) fn open<D: Driver>(ordinal: u32) -> Result<Arc<dyn Device>> {
     driver.wake(ordinal)
 }
 
-/// Loads a library of the machine's own, for good; `None` where there is none of that name, else why it cannot be used.
-pub(super) fn load(path: &Path) -> Option<std::result::Result<&'static Library, String>> {
+/// Loads a library of the machine's own; `None` where there is none of that name, else why it cannot be used. Threads of
+/// a driver's own run in it, so it has to stay loaded.
+pub(super) fn load(path: &Path) -> Option<std::result::Result<ManuallyDrop<Library>, String>> {
     // SAFETY: loading a library runs its code; this one is the machine's driver.
     let error = match unsafe { Library::new(path) } {
-        // Threads of the driver's own run in it.
-        Ok(library) => return Some(Ok(Box::leak(Box::new(library)))),
+        Ok(library) => return Some(Ok(ManuallyDrop::new(library))),
         Err(error) => error,
     };
     let words = error.source().map_or_else(|| error.to_string(), ToString::to_string);

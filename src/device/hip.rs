@@ -5,6 +5,7 @@
 //! runtime's way, and nothing brings it back.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, OnceLock};
@@ -75,8 +76,8 @@ pub(super) struct Driver {
 impl Driver {
     fn load() -> std::result::Result<Driver, String> {
         let library = find_library()?;
-        let title = format!("HIP runtime at {}", path_of(library).map_or("?".to_owned(), |path| path_text(&path)));
-        let functions = Functions::look_up(library)
+        let title = format!("HIP runtime at {}", path_of(&library).map_or("?".to_owned(), |path| path_text(&path)));
+        let functions = Functions::look_up(&library)
             .map_err(|symbol| format!("{title} is too old: no symbol {symbol}, which a newer driver has"))?;
         Ok(Driver { functions, title })
     }
@@ -104,7 +105,7 @@ impl Driver {
 }
 
 /// The first of the libraries that can be loaded; else why there is none.
-fn find_library() -> std::result::Result<&'static Library, String> {
+fn find_library() -> std::result::Result<ManuallyDrop<Library>, String> {
     let by_name = os::HIP_LIBRARIES.map(PathBuf::from);
     let by_path = os::hip_folders().into_iter().flat_map(|folder| os::HIP_LIBRARIES.map(|name| folder.join(name)));
     let mut broken = None;
@@ -120,7 +121,7 @@ fn find_library() -> std::result::Result<&'static Library, String> {
     Err(broken.unwrap_or_else(|| "no HIP runtime: libamdhip64.so was not found".to_owned()))
 }
 
-fn path_of(library: &'static Library) -> Option<PathBuf> {
+fn path_of(library: &Library) -> Option<PathBuf> {
     // SAFETY: the address is only looked at.
     let address = unsafe { library.get::<*const c_void>("hipInit") }.ok()?;
     os::library_of(*address)

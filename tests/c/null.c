@@ -97,6 +97,7 @@ static void without_handles(void)
     CHECK(pml_device_count() >= 1);
     INVALID(pml_device_info(0, NULL));
     EXPECT(PML_STATUS_OK, pml_device_info(0, &device));
+    CHECK(device.model != NULL && strlen(device.model) == device.model_length);
     CHECK(device.kind == PML_DEVICE_HOST && strcmp(device.name, "cpu") == 0 && device.name_length == 3);
     EXPECT(PML_STATUS_OUT_OF_RANGE, pml_device_info(SIZE_MAX, &device));
     device.struct_size = 3;

@@ -50,7 +50,7 @@ static void wait_for_destroy(void)
 static void struct_sizes(void)
 {
     CHECK(sizeof(pml_options_t) == 192);
-    CHECK(sizeof(pml_device_info_t) == 56);
+    CHECK(sizeof(pml_device_info_t) == 72);
     CHECK(sizeof(pml_layer_info_t) == 64);
     CHECK(sizeof(pml_tensor_info_t) == 88);
     CHECK(sizeof(pml_view_t) == 48);
