@@ -459,24 +459,22 @@ struct Counting {
 
 // SAFETY: the memory is the system allocator's, and goes back when it is given back.
 unsafe impl Allocator for Counting {
-    fn allocate(&self, bytes: usize, alignment: usize, _device: DeviceName) -> Option<NonNull<u8>> {
+    fn allocate(&self, bytes: usize, alignment: usize, device: DeviceName) -> Option<NonNull<u8>> {
         if self.refuses.load(Ordering::SeqCst) {
             return None;
         }
-        let layout = std::alloc::Layout::from_size_align(bytes, alignment).unwrap();
-        // SAFETY: the layout has bytes.
-        let memory = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
+        let memory = helpers::give(bytes, alignment, device)?;
         let now = self.outstanding.fetch_add(bytes, Ordering::SeqCst) + bytes;
         self.peak.fetch_max(now, Ordering::SeqCst);
         assert!(self.blocks.lock().unwrap().insert((memory.as_ptr().addr(), bytes, alignment)));
         Some(memory)
     }
 
-    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, _device: DeviceName) {
+    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, device: DeviceName) {
         assert!(self.blocks.lock().unwrap().remove(&(memory.as_ptr().addr(), bytes, alignment)));
         self.outstanding.fetch_sub(bytes, Ordering::SeqCst);
-        // SAFETY: it was allocated with this layout.
-        unsafe { std::alloc::dealloc(memory.as_ptr(), std::alloc::Layout::from_size_align(bytes, alignment).unwrap()) };
+        // SAFETY: it was given for these numbers.
+        unsafe { helpers::take(memory, bytes, alignment, device) };
     }
 }
 

@@ -1,13 +1,15 @@
 //! Orders of events that once went wrong, each held in place.
 
 mod doubles;
+mod helpers;
 mod wire;
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use helpers::until;
 use pml::Status;
 use pml::device::DeviceName;
 use pml::loader::{Allocator, Gauge, LayerState, Loader, Options, Reading, Recovery, Stage, Strategy, Unload};
@@ -17,14 +19,6 @@ const LAYER: usize = 64 << 10;
 
 fn with(strategy: Strategy) -> Options {
     Options { strategy, ..Options::default() }
-}
-
-fn until(is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_mins(1);
-    while !is_so() {
-        assert!(Instant::now() < end, "it never was so");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 fn state(loader: &Loader, layer: usize) -> LayerState {
@@ -149,17 +143,14 @@ struct Moody {
 
 // SAFETY: the memory is the system allocator's, and is leaked.
 unsafe impl Allocator for Moody {
-    fn allocate(&self, bytes: usize, alignment: usize, _device: DeviceName) -> Option<NonNull<u8>> {
+    fn allocate(&self, bytes: usize, alignment: usize, device: DeviceName) -> Option<NonNull<u8>> {
         assert!(!self.gives.load(Ordering::SeqCst), "no memory today");
-        let layout = std::alloc::Layout::from_size_align(bytes, alignment).unwrap();
-        // SAFETY: the layout has bytes.
-        NonNull::new(unsafe { std::alloc::alloc(layout) })
+        helpers::give(bytes, alignment, device)
     }
 
-    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, _device: DeviceName) {
-        let layout = std::alloc::Layout::from_size_align(bytes, alignment).unwrap();
-        // SAFETY: it was allocated with this layout.
-        unsafe { std::alloc::dealloc(memory.as_ptr(), layout) };
+    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, device: DeviceName) {
+        // SAFETY: it was given for these numbers.
+        unsafe { helpers::take(memory, bytes, alignment, device) };
         assert!(!self.takes.load(Ordering::SeqCst), "no returns today");
     }
 }

@@ -10,11 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use pml::format::gguf::write::HeaderWriter;
 use pml::io::{Memory, Mode, Reader, Source};
-use pml::loader::{LayerLease, LayerState, Loader, Options, Rules};
+use pml::loader::{Device, LayerLease, LayerState, Loader, Options, Rules};
 use pml::tensor::Dtype;
 use pml::{Error, Status};
 
 const MODES: [Mode; 4] = [Mode::Auto, Mode::Mmap, Mode::Read, Mode::Direct];
+
+/// For what is the host's own: views, and its memory.
+fn on_host(io: Mode) -> Options {
+    Options { device: Device::HOST, ..options(io) }
+}
 
 fn options(io: Mode) -> Options {
     Options { io, ..Options::default() }
@@ -115,7 +120,7 @@ fn opening_maps_no_page_of_tensor_data() {
     let path = folder.path().join("large.gguf");
     models::write_blocks(&path, 16, 512, Dtype::F16);
     let before = (status("RssAnon"), status("RssFile"));
-    let loader = Loader::open(&path, options(Mode::Mmap)).unwrap();
+    let loader = Loader::open(&path, on_host(Mode::Mmap)).unwrap();
     assert!(status("RssAnon") < before.0 + (2 << 20) + 200 * loader.catalogue().tensors().len() as u64);
     let first = loader.catalogue().tensors().at(0);
     assert_eq!(mapped_pages_from(&path, first.offset.next_multiple_of(4096)), 0);
@@ -181,7 +186,7 @@ fn unloading_makes_the_resident_set_fall() {
     let path = folder.path().join("large.gguf");
     models::write_blocks(&path, 8, 1024, Dtype::F16);
     for mode in MODES {
-        let loader = Loader::open(&path, options(mode)).unwrap();
+        let loader = Loader::open(&path, on_host(mode)).unwrap();
         let field = if loader.stats().allocations == 0 && matches!(mode, Mode::Auto | Mode::Mmap) {
             "RssFile"
         } else {
@@ -531,7 +536,7 @@ fn auto_chooses_by_the_page_cache() {
     let path = folder.path().join("large.gguf");
     models::write_blocks(&path, 2, 2048, Dtype::F16);
     let file = std::fs::File::open(&path).unwrap();
-    let loader = Loader::open(&path, options(Mode::Auto)).unwrap();
+    let loader = Loader::open(&path, on_host(Mode::Auto)).unwrap();
     let tensor = loader.tensor("blk.1.ffn_up.weight").unwrap();
     let mut bytes = vec![0; tensor.info().bytes as usize];
 
@@ -761,7 +766,7 @@ fn memory_is_copied_where_that_is_asked_for() {
     assert_eq!(refused.status(), Status::Unsupported);
     let cut = Loader::open_memory(Memory::borrowed(b"GGUF\x03\0\0\0"), Options::default()).err().unwrap();
     assert_eq!(cut.status(), Status::Truncated);
-    let loader = Loader::open_memory(Memory::owned(bytes), options(Mode::Read)).unwrap();
+    let loader = Loader::open_memory(Memory::owned(bytes), on_host(Mode::Read)).unwrap();
     let tensor = loader.tensor_at(5).unwrap();
     let lease = tensor.acquire().unwrap();
     assert!(!range.contains(&lease.bytes().unwrap().as_ptr()));
@@ -773,7 +778,7 @@ fn memory_is_viewed_in_place() {
     let (_folder, path) = model_file();
     let bytes = std::fs::read(path).unwrap();
     let range = bytes.as_ptr_range();
-    let loader = Loader::open_memory(Memory::owned(bytes), Options::default()).unwrap();
+    let loader = Loader::open_memory(Memory::owned(bytes), on_host(Mode::Auto)).unwrap();
     let tensor = loader.tensor("blk.3.attn_q.weight").unwrap();
     let lease = tensor.acquire().unwrap();
     assert!(range.contains(&lease.bytes().unwrap().as_ptr()));

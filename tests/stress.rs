@@ -36,22 +36,22 @@ struct Watched {
 
 // SAFETY: the memory is the system allocator's, and goes back when it is given back.
 unsafe impl Allocator for Watched {
-    fn allocate(&self, bytes: usize, alignment: usize, _device: DeviceName) -> Option<NonNull<u8>> {
+    fn allocate(&self, bytes: usize, alignment: usize, device: DeviceName) -> Option<NonNull<u8>> {
         let now = self.outstanding.fetch_add(bytes, Ordering::SeqCst) + bytes;
         self.peak.fetch_max(now, Ordering::SeqCst);
-        let layout = std::alloc::Layout::from_size_align(bytes, alignment).unwrap();
-        // SAFETY: the layout has bytes.
-        let memory = NonNull::new(unsafe { std::alloc::alloc(layout) }).unwrap();
+        let memory = helpers::give(bytes, alignment, device).unwrap();
         assert!(self.blocks.lock().unwrap().insert(memory.as_ptr().addr(), bytes).is_none());
         Some(memory)
     }
 
-    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, _device: DeviceName) {
+    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, device: DeviceName) {
         assert_eq!(self.blocks.lock().unwrap().remove(&memory.as_ptr().addr()), Some(bytes));
         // SAFETY: the memory is the library's no more, and has so many bytes.
         unsafe {
-            memory.as_ptr().write_bytes(POISON, bytes);
-            std::alloc::dealloc(memory.as_ptr(), std::alloc::Layout::from_size_align(bytes, alignment).unwrap());
+            if device == DeviceName::HOST || doubles::is_on_double() {
+                memory.as_ptr().write_bytes(POISON, bytes);
+            }
+            helpers::take(memory, bytes, alignment, device);
         }
         self.outstanding.fetch_sub(bytes, Ordering::SeqCst);
     }

@@ -8,7 +8,7 @@ use super::options::Device;
 use super::space::{Plan, Spacing, Terms};
 use crate::device::{self, DeviceKind, DeviceName};
 use crate::error::{Error, Result};
-use crate::residency::{Footing, GRAIN};
+use crate::residency::{Footing, GRAIN, Site};
 use crate::transfer::{Lane, Marks};
 
 /// Where the layers are.
@@ -98,7 +98,9 @@ impl Core {
         let whole = self.whole_bytes(&lane)?;
         let alignment = self.settings.spacing.alignment.max(GRAIN);
         let limit = if self.shares_budget { u64::MAX } else { self.residency.limits().bytes };
-        self.residency.settle_on(Footing { device: lane.name(), whole, alignment }, limit);
+        let allocator_of = self.settings.allocator.as_ref().map(|_| self.residency.id());
+        let site = Site { device: lane.name(), allocator_of };
+        self.residency.settle_on(Footing { site, whole, alignment }, limit);
         let marks = (0..self.layers.len()).map(|_| Arc::new(Marks::new(lane.clone()))).collect();
         Ok(Seat { away: Some(Away { lane, marks }), reason })
     }

@@ -7,10 +7,19 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
-use crate::device::Block;
+use crate::device::{Block, DeviceName};
 
 /// Places start and end at multiples of this, as device memory is aligned.
 pub const GRAIN: u64 = 256;
+
+/// Whose memory it is: loaders of a pool share what the driver gave; what a caller's allocator gave is its loader's alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Site {
+    /// The device.
+    pub device: DeviceName,
+    /// The loader whose allocator gives it, if it is one's.
+    pub allocator_of: Option<u64>,
+}
 
 /// What a block of memory is made of, and what it needs to stay alive.
 pub struct Holding {

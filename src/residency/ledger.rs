@@ -6,11 +6,10 @@ use std::sync::{Arc, Weak};
 
 use once_cell::sync::OnceCell;
 
-use super::ground::Place;
+use super::ground::{Place, Site};
 use super::pool::{Owner, Tail};
 use super::reserve::Drained;
 use super::{LayerState, Limits, Order, Wants, Words};
-use crate::device::DeviceName;
 use crate::error::{Error, Result};
 
 /// One tensor on its way. Every acquire that waits for it holds it, and gets the error that befell it.
@@ -68,8 +67,8 @@ impl<S> Tenant<S> {
 /// Where the layers of a loader are, when they are on a device.
 #[derive(Debug, Clone, Copy)]
 pub struct Footing {
-    /// The device.
-    pub device: DeviceName,
+    /// The ground.
+    pub site: Site,
     /// What all layers would take, in bytes.
     pub whole: u64,
     /// What the address of each has to be a multiple of.

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use gate::Gate;
 use ground::Ground;
-pub use ground::{GRAIN, Holding};
+pub use ground::{GRAIN, Holding, Site};
 use ledger::Tenant;
 pub use ledger::{Arrival, Delivery, Footing, Ledger, Standing};
 pub use order::Order;
@@ -193,8 +193,8 @@ impl<S> Locked<'_, S> {
 
     /// How the blocks stand on this loader's device; `None` on the host.
     pub fn blocks(&self) -> Option<Blocks> {
-        let device = self.ground?.device;
-        let ground = self.state.grounds.get(&device)?;
+        let site = self.ground?.site;
+        let ground = self.state.grounds.get(&site)?;
         Some(Blocks {
             total: ground.map.total(),
             largest_hole: ground.map.largest_hole(),
@@ -204,8 +204,8 @@ impl<S> Locked<'_, S> {
 
     /// Where on its device a layer lies.
     pub fn address(&self, granted: Granted) -> Option<NonNull<u8>> {
-        let device = self.ground?.device;
-        self.state.grounds.get(&device)?.address(granted.place)
+        let site = self.ground?.site;
+        self.state.grounds.get(&site)?.address(granted.place)
     }
 }
 
@@ -446,7 +446,7 @@ impl<S: Send + Sync + 'static> Residency<S> {
     /// other loader shares the pool.
     pub fn settle_on(&self, footing: Footing, limit: u64) {
         let mut state = self.pool.lock();
-        state.grounds.entry(footing.device).or_insert_with(|| Ground::new(limit));
+        state.grounds.entry(footing.site).or_insert_with(|| Ground::new(limit));
         if let Some(ledger) = state.ledgers.get_mut(&self.id) {
             ledger.ground = Some(footing);
         }
@@ -456,8 +456,8 @@ impl<S: Send + Sync + 'static> Residency<S> {
 
     /// Gives a block the memory that was made for it, maybe less than was granted.
     pub fn settle_block(&self, ledger: &mut Locked<'_, S>, granted: Granted, bytes: u64, memory: Holding) {
-        let Some(Footing { device, .. }) = ledger.ground else { return };
-        let Some(ground) = ledger.state.grounds.get_mut(&device) else { return };
+        let Some(Footing { site, .. }) = ledger.ground else { return };
+        let Some(ground) = ledger.state.grounds.get_mut(&site) else { return };
         let less = ground.settle(granted.place.segment, bytes, memory);
         ledger.state.charged -= less;
         self.pool.notify(&mut ledger.state);
@@ -465,8 +465,8 @@ impl<S: Send + Sync + 'static> Residency<S> {
 
     /// Takes a layer back for which no block could be made. It is absent again.
     pub fn abandon_block(&self, ledger: &mut Locked<'_, S>, layer: usize, granted: Granted, reason: Option<String>) {
-        let Some(Footing { device, .. }) = ledger.ground else { return };
-        let Some(ground) = ledger.state.grounds.get_mut(&device) else { return };
+        let Some(Footing { site, .. }) = ledger.ground else { return };
+        let Some(ground) = ledger.state.grounds.get_mut(&site) else { return };
         let bytes = ground.abandon(granted.place.segment, now(), reason);
         ledger.state.charged -= bytes;
         ledger.state.move_out(self.id, layer, 0);
@@ -475,8 +475,8 @@ impl<S: Send + Sync + 'static> Residency<S> {
 
     /// Blocks of this loader's device in which nothing lies, to be given back to the driver.
     pub fn empty_blocks(&self, ledger: &mut Locked<'_, S>) -> Option<Drained<S>> {
-        let device = ledger.ground?.device;
-        let (bytes, memory) = ledger.state.take_empty(device);
+        let site = ledger.ground?.site;
+        let (bytes, memory) = ledger.state.take_empty(site);
         (bytes > 0).then_some(Drained::Blocks { bytes, memory })
     }
 
@@ -485,6 +485,11 @@ impl<S: Send + Sync + 'static> Residency<S> {
         let state = &ledger.state;
         let taken = state.taken(self.id).into_iter();
         taken.filter_map(|(id, taken)| Some((state.ledgers.get(&id)?.owner.clone(), taken))).collect()
+    }
+
+    /// A number that no other loader has.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The loader's own limits.
@@ -508,18 +513,18 @@ impl<S: Send + Sync + 'static> Drop for Residency<S> {
             self.pool.lock().charged -= charged;
             self.announce();
         }
-        let Some(Footing { device, .. }) = ground else { return };
+        let Some(Footing { site, .. }) = ground else { return };
         for (place, tail) in places {
             let pool = self.pool.clone();
             let free = move || {
-                pool.lock().free_place(device, place);
-                pool.leave_ground(device);
+                pool.lock().free_place(site, place);
+                pool.leave_ground(site);
             };
             match tail {
                 Some(tail) => tail.when_passed(Box::new(free)),
                 None => free(),
             }
         }
-        self.pool.leave_ground(device);
+        self.pool.leave_ground(site);
     }
 }

@@ -3,10 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::ground::{Ground, Holding, Place};
+use super::ground::{Ground, Holding, Place, Site};
 use super::ledger::Ledger;
 use super::{Gate, Wants, drop_contained};
-use crate::device::DeviceName;
 
 /// Whoever a ledger belongs to.
 pub trait Owner: Send + Sync {
@@ -37,7 +36,7 @@ pub struct State<S> {
     pub(super) charged: u64,
     /// Bytes of blocks that are being given back to their drivers.
     pub(super) leaving: u64,
-    pub(super) grounds: HashMap<DeviceName, Ground>,
+    pub(super) grounds: HashMap<Site, Ground>,
     peak_charged: u64,
     pub(super) ledgers: HashMap<u64, Ledger<S>>,
     /// Acquires that wait for space, first come first.
@@ -142,10 +141,13 @@ impl<S> Pool<S> {
     }
 
     /// Gives a device's blocks back to its driver, once no loader has layers there.
-    pub(super) fn leave_ground(&self, device: DeviceName) {
+    pub(super) fn leave_ground(&self, site: Site) {
         let mut state = self.lock();
-        if state.is_ground_unused(device) {
-            let (bytes, memory) = state.take_empty(device);
+        if state.is_ground_unused(site) {
+            let (bytes, memory) = state.take_empty(site);
+            if state.grounds.get(&site).is_some_and(|ground| ground.map.total() == 0) {
+                state.grounds.remove(&site);
+            }
             drop(state);
             self.drop_blocks(bytes, memory);
         }
@@ -171,10 +173,10 @@ trait Trim: Send + Sync {
 impl<S: Send> Trim for Pool<S> {
     fn trim(&self) {
         let mut state = self.lock();
-        let devices: Vec<DeviceName> = state.grounds.keys().copied().collect();
+        let sites: Vec<Site> = state.grounds.keys().copied().collect();
         let (mut given, mut memory) = (0, Vec::new());
-        for device in devices {
-            let (bytes, blocks) = state.take_empty(device);
+        for site in sites {
+            let (bytes, blocks) = state.take_empty(site);
             given += bytes;
             memory.extend(blocks);
         }
@@ -234,28 +236,28 @@ impl<S> State<S> {
         let Some(ledger) = self.ledgers.get_mut(&ledger) else { return };
         let place = ledger.move_out(layer);
         if let (Some(place), Some(ground)) = (place, ledger.ground) {
-            self.free_place(ground.device, place);
+            self.free_place(ground.site, place);
         }
     }
 
     /// Frees a layer's place; the block that it lay in stays.
-    pub(super) fn free_place(&mut self, device: DeviceName, place: Place) {
-        if let Some(ground) = self.grounds.get_mut(&device) {
+    pub(super) fn free_place(&mut self, site: Site, place: Place) {
+        if let Some(ground) = self.grounds.get_mut(&site) {
             ground.map.free(place);
         }
     }
 
     /// Takes the blocks out in which nothing lies, to be dropped without the lock. They count until that is done.
-    pub(super) fn take_empty(&mut self, device: DeviceName) -> (u64, Vec<Holding>) {
-        let Some(ground) = self.grounds.get_mut(&device) else { return (0, Vec::new()) };
+    pub(super) fn take_empty(&mut self, site: Site) -> (u64, Vec<Holding>) {
+        let Some(ground) = self.grounds.get_mut(&site) else { return (0, Vec::new()) };
         let (bytes, memory) = ground.take_empty();
         self.leaving += bytes;
         (bytes, memory)
     }
 
     /// Whether no loader has layers on a device any more.
-    pub(super) fn is_ground_unused(&self, device: DeviceName) -> bool {
-        !self.ledgers.values().any(|ledger| ledger.ground.is_some_and(|ground| ground.device == device))
+    pub(super) fn is_ground_unused(&self, site: Site) -> bool {
+        !self.ledgers.values().any(|ledger| ledger.ground.is_some_and(|ground| ground.site == site))
     }
 
     /// The owners that wait for space, to be told without the lock.

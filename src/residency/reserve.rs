@@ -5,12 +5,11 @@ use std::collections::BinaryHeap;
 
 use std::sync::Arc;
 
-use super::ground::{Holding, Place};
+use super::ground::{Holding, Place, Site};
 use super::ledger::{Footing, Ledger, Tenant};
 use super::pool::{State, Tail};
 use super::sketch::Sketch;
 use super::{LayerState, Snapshot};
-use crate::device::DeviceName;
 
 /// Smaller blocks are not asked of a driver where more is wanted anyway: each call takes a while.
 const LEAST_BLOCK: u64 = 32 << 20;
@@ -104,7 +103,7 @@ struct Candidate {
     ledger: u64,
     layer: usize,
     charge: u64,
-    place: Option<(DeviceName, Place)>,
+    place: Option<(Site, Place)>,
 }
 
 impl Ord for Candidate {
@@ -139,7 +138,7 @@ impl Lack {
         self.own_bytes > 0 || self.own_layers > 0
     }
 
-    fn less(&mut self, bytes: u64, place: Option<(DeviceName, Place)>, is_own: bool) {
+    fn less(&mut self, bytes: u64, place: Option<(Site, Place)>, is_own: bool) {
         self.shared.free(bytes, place);
         if is_own {
             self.own_bytes = self.own_bytes.saturating_sub(bytes);
@@ -204,7 +203,7 @@ impl<S> State<S> {
     fn grant(&mut self, asking: u64, bytes: u64) -> Option<Option<Granted>> {
         let available = self.limit.saturating_sub(self.charged);
         let own = self.ledgers.get(&asking)?;
-        let Some(Footing { device, whole, alignment }) = own.ground else {
+        let Some(Footing { site, whole, alignment }) = own.ground else {
             return (bytes <= available).then(|| {
                 self.charge(bytes);
                 None
@@ -212,7 +211,7 @@ impl<S> State<S> {
         };
         let missing = whole.saturating_sub(own.charged).max(bytes);
         let is_limited = self.limit < u64::MAX;
-        let ground = self.grounds.get_mut(&device)?;
+        let ground = self.grounds.get_mut(&site)?;
         if let Some(place) = ground.map.hole(bytes, alignment) {
             ground.map.take(place);
             return Some(Some(Granted { place, block: None }));
@@ -231,16 +230,16 @@ impl<S> State<S> {
 
     /// What lacks comes free with blocks in which nothing lies.
     fn make_room_for_block(&mut self, asking: u64, bytes: u64) -> Verdict<S> {
-        let own = self.ledgers.get(&asking).and_then(|ledger| ledger.ground).map(|ground| ground.device);
-        let mut devices: Vec<DeviceName> = self.grounds.keys().copied().collect();
-        devices.sort_by_key(|device| Some(*device) != own);
+        let own = self.ledgers.get(&asking).and_then(|ledger| ledger.ground).map(|ground| ground.site);
+        let mut sites: Vec<Site> = self.grounds.keys().copied().collect();
+        sites.sort_by_key(|site| Some(*site) != own);
         let (mut given, mut memory) = (0, Vec::new());
-        for device in devices {
+        for site in sites {
             let is_enough = self.limit - self.charged + self.leaving >= bytes;
-            if is_enough && (Some(device) != own || self.grounds.get(&device).is_some_and(|own| own.spare() >= bytes)) {
+            if is_enough && (Some(site) != own || self.grounds.get(&site).is_some_and(|own| own.spare() >= bytes)) {
                 continue;
             }
-            let (empty, blocks) = self.take_empty(device);
+            let (empty, blocks) = self.take_empty(site);
             given += empty;
             memory.extend(blocks);
         }
@@ -249,29 +248,29 @@ impl<S> State<S> {
 
     /// A driver that had no more memory may have some again.
     fn forget_shortage(&mut self, asking: u64, now: u64) {
-        let device = self.ledgers.get(&asking).and_then(|ledger| ledger.ground);
-        if let Some(ground) = device.and_then(|ground| self.grounds.get_mut(&ground.device)) {
+        let site = self.ledgers.get(&asking).and_then(|ledger| ledger.ground);
+        if let Some(ground) = site.and_then(|ground| self.grounds.get_mut(&ground.site)) {
             ground.shortage.take_if(|shortage| now.saturating_sub(shortage.since) > SHORTAGE);
         }
     }
 
     fn is_short(&self, asking: u64) -> bool {
-        let device = self.ledgers.get(&asking).and_then(|ledger| ledger.ground);
-        device.and_then(|ground| self.grounds.get(&ground.device)).is_some_and(|ground| ground.shortage.is_some())
+        let site = self.ledgers.get(&asking).and_then(|ledger| ledger.ground);
+        site.and_then(|ground| self.grounds.get(&ground.site)).is_some_and(|ground| ground.shortage.is_some())
     }
 
     /// By how much a layer of so many bytes does not fit; `None` if it never does.
     fn lack(&self, asking: u64, bytes: u64) -> Option<Lack> {
         let own = self.ledgers.get(&asking)?;
-        let ground = own.ground.and_then(|footing| Some((footing, self.grounds.get(&footing.device)?)));
+        let ground = own.ground.and_then(|footing| Some((footing, self.grounds.get(&footing.site)?)));
         let most = ground.map_or(u64::MAX, |(_, ground)| ground.most());
         if bytes > self.limit || bytes > own.limits.bytes || bytes > most || own.limits.layers == 0 {
             return None;
         }
         Some(Lack {
             shared: Sketch {
-                maps: self.grounds.iter().map(|(device, ground)| (*device, ground.map.clone())).collect(),
-                device: ground.map(|(footing, _)| footing.device),
+                maps: self.grounds.iter().map(|(site, ground)| (*site, ground.map.clone())).collect(),
+                site: ground.map(|(footing, _)| footing.site),
                 wanted: bytes,
                 alignment: ground.map_or(1, |(footing, _)| footing.alignment),
                 available: (self.limit - self.charged).saturating_add(self.leaving),
@@ -374,7 +373,7 @@ impl<S> State<S> {
 
 /// Takes those off the list without which there is room too: on a device, layers that lie apart from where it will be.
 fn spare_the_needless(asking: u64, before: &Lack, victims: &mut Vec<Candidate>) {
-    if before.shared.device.is_none() {
+    if before.shared.site.is_none() {
         return;
     }
     let mut at = 0;
@@ -400,8 +399,8 @@ impl<S> Ledger<S> {
     }
 
     /// Where a tenant lies on a device.
-    fn place_of(&self, tenant: &Tenant<S>) -> Option<(DeviceName, Place)> {
-        Some((self.ground?.device, tenant.place?))
+    fn place_of(&self, tenant: &Tenant<S>) -> Option<(Site, Place)> {
+        Some((self.ground?.site, tenant.place?))
     }
 
     /// What may go for a layer of this loader that is read ahead.

@@ -2,16 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::ground::{Map, Place};
-use crate::device::DeviceName;
+use super::ground::{Map, Place, Site};
 
 /// The memory of a pool, and what is wanted of it.
 #[derive(Clone)]
 pub struct Sketch {
     /// What lies where on each device.
-    pub maps: HashMap<DeviceName, Map>,
+    pub maps: HashMap<Site, Map>,
     /// The device where it is wanted; `None` on the host.
-    pub device: Option<DeviceName>,
+    pub site: Option<Site>,
     /// How many bytes are wanted.
     pub wanted: u64,
     /// What their address has to be a multiple of.
@@ -25,7 +24,7 @@ pub struct Sketch {
 impl Sketch {
     /// Whether there is room, perhaps after blocks in which nothing lies were given back.
     pub fn is_met(&self) -> bool {
-        let own = self.device.and_then(|device| self.maps.get(&device));
+        let own = self.site.and_then(|site| self.maps.get(&site));
         if own.is_some_and(|own| own.hole(self.wanted, self.alignment).is_some()) {
             return true;
         }
@@ -36,17 +35,17 @@ impl Sketch {
 
     /// Whether a block is on its way that has room.
     pub fn is_coming(&self) -> bool {
-        self.device
-            .and_then(|device| self.maps.get(&device))
+        self.site
+            .and_then(|site| self.maps.get(&site))
             .is_some_and(|own| own.is_hole_coming(self.wanted, self.alignment))
     }
 
     /// Has a layer be gone.
-    pub fn free(&mut self, bytes: u64, place: Option<(DeviceName, Place)>) {
+    pub fn free(&mut self, bytes: u64, place: Option<(Site, Place)>) {
         match place {
             None => self.available = self.available.saturating_add(bytes),
-            Some((device, place)) => {
-                if let Some(map) = self.maps.get_mut(&device) {
+            Some((site, place)) => {
+                if let Some(map) = self.maps.get_mut(&site) {
                     map.free(place);
                 }
             }
