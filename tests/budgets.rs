@@ -241,7 +241,8 @@ fn space_goes_to_whoever_came_first() {
 fn nothing_is_read_ahead_while_an_acquire_waits_for_space() {
     let wire = mixed(&[1, 1, 1, 3, 1, 1]);
     let loader = wire.open(limited(Unload::Lru, 4));
-    let [first, second, third] = [0, 1, 2].map(|layer| loader.acquire_layer(layer).unwrap());
+    // On a device those that go lie beside each other, and what is free.
+    let [third, first, second] = [2, 0, 1].map(|layer| loader.acquire_layer(layer).unwrap());
     wire.take_reads();
     loader.cancel();
     std::thread::scope(|scope| {
@@ -344,7 +345,8 @@ fn a_budget_is_shared_and_victims_are_sought_in_every_loader() {
     assert_eq!(error.unwrap_err().status(), Status::Budget);
     drop(held);
     drop(second);
-    until(|| budget.used() <= LAYER as u64);
+    // On a device what the driver gave counts as long as it is kept.
+    until(|| budget.used() <= LAYER as u64 || first.device() != Some(DeviceName::HOST));
     drop(first);
     until(|| budget.used() == 0);
     // A loader that never unloads is left alone.
@@ -511,14 +513,17 @@ fn an_allocator_gives_all_memory_and_gets_it_back() {
         assert!(allocator.peak.load(Ordering::SeqCst) <= 3 << 20);
         assert!(allocator.peak.load(Ordering::SeqCst) > 2 << 20);
         allocator.refuses.store(true, Ordering::SeqCst);
-        let absent = (0..loader.layer_count())
-            .find(|layer| loader.layer_info(*layer).unwrap().state == LayerState::Absent)
-            .unwrap();
-        let error = loader.acquire_layer(absent).err().unwrap();
-        assert_eq!(error.status(), Status::OutOfMemory);
-        assert!(error.to_string().contains("allocator"), "{error}");
-        allocator.refuses.store(false, Ordering::SeqCst);
-        drop(loader.acquire_layer(absent).unwrap());
+        // On a device the next layer takes the place of one that goes, and asks for nothing.
+        if loader.device() == Some(DeviceName::HOST) {
+            let absent = (0..loader.layer_count())
+                .find(|layer| loader.layer_info(*layer).unwrap().state == LayerState::Absent)
+                .unwrap();
+            let error = loader.acquire_layer(absent).err().unwrap();
+            assert_eq!(error.status(), Status::OutOfMemory);
+            assert!(error.to_string().contains("allocator"), "{error}");
+            allocator.refuses.store(false, Ordering::SeqCst);
+            drop(loader.acquire_layer(absent).unwrap());
+        }
         drop(loader);
         until(|| allocator.outstanding.load(Ordering::SeqCst) == 0);
     }

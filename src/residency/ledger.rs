@@ -375,7 +375,9 @@ impl<S> Ledger<S> {
             tenant.drains += 1;
             return Drained::Later { ledger: id, layer, tail: tail.clone() };
         }
-        let charge = self.tenants.get(&layer).map_or(0, |tenant| tenant.charge);
+        // On a device it is the block that counts.
+        let charges = self.tenants.get(&layer).filter(|tenant| tenant.place.is_none());
+        let charge = charges.map_or(0, |tenant| tenant.charge);
         Drained::Now { ledger: id, layer, charge, space: self.take_space(layer) }
     }
 
