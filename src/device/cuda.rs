@@ -269,6 +269,11 @@ impl Cuda {
         Ok(cuda)
     }
 
+    /// What is not given back is lost: a call that fails on the way there is made once more.
+    fn enter_to_give_back(&self) -> Result<Entered> {
+        self.enter().or_else(|_| self.enter())
+    }
+
     fn enter(&self) -> Result<Entered> {
         self.try_enter().map_err(|refusal| self.error(refusal))
     }
@@ -342,7 +347,7 @@ impl Device for Cuda {
     }
 
     unsafe fn free(&self, start: NonNull<u8>, _bytes: usize) -> Result<()> {
-        let _entered = self.enter()?;
+        let _entered = self.enter_to_give_back()?;
         // SAFETY: the caller's promise.
         unsafe { call!(self.driver, cuMemFree_v2(address(start))) }.map_err(|refusal| self.error(refusal))
     }
@@ -355,7 +360,7 @@ impl Device for Cuda {
     }
 
     unsafe fn page_unlock(&self, start: NonNull<u8>) -> Result<()> {
-        let _entered = self.enter()?;
+        let _entered = self.enter_to_give_back()?;
         // SAFETY: the caller's promise.
         unsafe { call!(self.driver, cuMemHostUnregister(start.as_ptr().cast())) }.map_err(|refusal| self.error(refusal))
     }
@@ -370,7 +375,7 @@ impl Device for Cuda {
     }
 
     unsafe fn destroy_stream(&self, stream: RawStream) {
-        let _entered = self.enter();
+        let _entered = self.enter_to_give_back();
         // SAFETY: the caller's promise. A driver that is shutting down has destroyed it already.
         let _ = unsafe { call!(self.driver, cuStreamDestroy_v2(stream_of(stream))) };
     }
@@ -385,7 +390,7 @@ impl Device for Cuda {
     }
 
     unsafe fn destroy_event(&self, event: RawEvent) {
-        let _entered = self.enter();
+        let _entered = self.enter_to_give_back();
         // SAFETY: the caller's promise. A driver that is shutting down has destroyed it already.
         let _ = unsafe { call!(self.driver, cuEventDestroy_v2(event_of(event))) };
     }

@@ -248,6 +248,11 @@ impl Hip {
         Ok(hip)
     }
 
+    /// What is not given back is lost: a call that fails on the way there is made once more.
+    fn enter_to_give_back(&self) -> Result<Entered> {
+        self.enter().or_else(|_| self.enter())
+    }
+
     fn enter(&self) -> Result<Entered> {
         self.try_enter().map_err(|refusal| self.error(refusal))
     }
@@ -323,7 +328,7 @@ impl Device for Hip {
     }
 
     unsafe fn free(&self, start: NonNull<u8>, _bytes: usize) -> Result<()> {
-        let _entered = self.enter()?;
+        let _entered = self.enter_to_give_back()?;
         // SAFETY: the caller's promise.
         unsafe { call!(self.driver, hipFree(start.as_ptr().cast())) }.map_err(|refusal| self.error(refusal))
     }
@@ -336,7 +341,7 @@ impl Device for Hip {
     }
 
     unsafe fn page_unlock(&self, start: NonNull<u8>) -> Result<()> {
-        let _entered = self.enter()?;
+        let _entered = self.enter_to_give_back()?;
         // SAFETY: the caller's promise.
         unsafe { call!(self.driver, hipHostUnregister(start.as_ptr().cast())) }.map_err(|refusal| self.error(refusal))
     }
@@ -351,7 +356,7 @@ impl Device for Hip {
     }
 
     unsafe fn destroy_stream(&self, stream: RawStream) {
-        let _entered = self.enter();
+        let _entered = self.enter_to_give_back();
         // SAFETY: the caller's promise. A runtime that is shutting down has destroyed it already.
         let _ = unsafe { call!(self.driver, hipStreamDestroy(stream_of(stream))) };
     }
@@ -367,7 +372,7 @@ impl Device for Hip {
     }
 
     unsafe fn destroy_event(&self, event: RawEvent) {
-        let _entered = self.enter();
+        let _entered = self.enter_to_give_back();
         // SAFETY: the caller's promise. A runtime that is shutting down has destroyed it already.
         let _ = unsafe { call!(self.driver, hipEventDestroy(event_of(event))) };
     }

@@ -1,14 +1,14 @@
 //! What is kept of one loader under the lock: the layers that take space, deliveries under way, and the sums of bytes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use once_cell::sync::OnceCell;
 
 use super::ground::{Place, Site};
 use super::pool::{Owner, Tail};
-use super::reserve::Drained;
+use super::reserve::{Drain, Drained};
 use super::{LayerState, Limits, Order, Wants, Words};
 use crate::error::{Error, Result};
 
@@ -43,8 +43,8 @@ pub(super) struct Tenant<S> {
     pub(super) place: Option<Place>,
     /// What may still use its space when nobody holds it any more.
     pub(super) tail: Option<Arc<dyn Tail>>,
-    /// How often it began to drain and that has not come to its end.
-    pub(super) drains: u32,
+    /// How often it began to drain and that has not come to its end; may outlive the ledger.
+    pub(super) drains: Arc<AtomicU32>,
     /// Tensors under way.
     loading: usize,
     /// Tensors that are there, and their bytes.
@@ -53,9 +53,10 @@ pub(super) struct Tenant<S> {
 }
 
 impl<S> Tenant<S> {
-    /// Its place on a device, and what may still use it.
+    /// Its place on a device, and what may still use it. Who drains it frees it.
     pub(super) fn held(&self) -> Option<(Place, Option<Arc<dyn Tail>>)> {
-        Some((self.place?, self.tail.clone()))
+        let place = self.place.filter(|_| self.drains.load(Ordering::Relaxed) == 0)?;
+        Some((place, self.tail.clone()))
     }
 
     /// What it takes with its space; a space that drains takes its charge along.
@@ -243,7 +244,7 @@ impl<S> Ledger<S> {
             since: now,
             place,
             tail: None,
-            drains: 0,
+            drains: Arc::default(),
             loading: 0,
             loaded: 0,
             loaded_bytes: 0,
@@ -274,13 +275,6 @@ impl<S> Ledger<S> {
     /// How often a layer was wanted again before its memory was taken.
     pub fn revivals(&self) -> u64 {
         self.revivals
-    }
-
-    /// Notes that a drain came to its end; true if the layer's space is to be taken now.
-    pub(super) fn end_drain(&mut self, layer: usize) -> bool {
-        let Some(tenant) = self.tenants.get_mut(&layer) else { return false };
-        tenant.drains -= 1;
-        tenant.drains == 0 && self.words.layers[layer].snapshot().state == LayerState::Draining
     }
 
     /// The delivery of a tensor that is under way.
@@ -372,8 +366,11 @@ impl<S> Ledger<S> {
         if let Some(tenant) = self.tenants.get_mut(&layer)
             && let Some(tail) = &tenant.tail
         {
-            tenant.drains += 1;
-            return Drained::Later { ledger: id, layer, tail: tail.clone() };
+            if let (Some(place), Some(footing)) = (tenant.place, self.ground) {
+                tenant.drains.fetch_add(1, Ordering::Relaxed);
+                let drain = Drain { ledger: id, layer, site: footing.site, place, count: tenant.drains.clone() };
+                return Drained::Later { drain, tail: tail.clone() };
+            }
         }
         // On a device it is the block that counts.
         let charges = self.tenants.get(&layer).filter(|tenant| tenant.place.is_none());

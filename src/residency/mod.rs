@@ -434,9 +434,9 @@ impl<S: Send + Sync + 'static> Residency<S> {
                 self.pool.lock().move_out(ledger, layer, charge);
                 self.announce();
             }
-            Drained::Later { ledger, layer, tail } => {
+            Drained::Later { drain, tail } => {
                 let pool = self.pool.clone();
-                tail.when_passed(Box::new(move || pool.end_drain(ledger, layer)));
+                tail.when_passed(Box::new(move || pool.end_drain(&drain)));
             }
             Drained::Blocks { bytes, memory } => self.pool.drop_blocks(bytes, memory),
         }

@@ -1,11 +1,13 @@
 //! The memory that loaders share: one lock, one limit, and the line of those who wait for space.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::ground::{Ground, Holding, Place, Site};
 use super::ledger::Ledger;
-use super::{Gate, Wants, drop_contained};
+use super::reserve::Drain;
+use super::{Gate, LayerState, Wants, drop_contained};
 
 /// Whoever a ledger belongs to.
 pub trait Owner: Send + Sync {
@@ -112,11 +114,21 @@ impl<S> Pool<S> {
         }
     }
 
-    /// Notes that a layer's tail has passed: its space is taken, unless somebody wants it again.
-    pub(super) fn end_drain(&self, ledger: u64, layer: usize) {
+    /// Notes that a layer's tail has passed: its place is freed, unless somebody wants it again. Its loader may be gone.
+    pub(super) fn end_drain(&self, drain: &Drain) {
         let mut state = self.lock();
-        if state.ledgers.get_mut(&ledger).is_some_and(|ledger| ledger.end_drain(layer)) {
-            state.move_out(ledger, layer, 0);
+        if drain.count.fetch_sub(1, Ordering::Relaxed) > 1 {
+            // What began later waits for what began earlier.
+            return;
+        }
+        let Some(ledger) = state.ledgers.get_mut(&drain.ledger) else {
+            state.free_place(drain.site, drain.place);
+            drop(state);
+            self.leave_ground(drain.site);
+            return;
+        };
+        if ledger.words.layers[drain.layer].snapshot().state == LayerState::Draining {
+            state.move_out(drain.ledger, drain.layer, 0);
         }
         self.announce(state);
     }

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use super::ground::{Holding, Place, Site};
 use super::ledger::{Footing, Ledger, Tenant};
@@ -53,13 +53,23 @@ pub struct Granted {
     pub block: Option<u64>,
 }
 
+/// A layer's place on a device that is to be freed, unless the layer is wanted again.
+pub struct Drain {
+    pub(super) ledger: u64,
+    pub(super) layer: usize,
+    pub(super) site: Site,
+    pub(super) place: Place,
+    /// How many there are of the same place.
+    pub(super) count: Arc<AtomicU32>,
+}
+
 /// Space that is being given back.
 #[must_use]
 pub enum Drained<S> {
     /// A layer's, which goes when it is dropped.
     Now { ledger: u64, layer: usize, charge: u64, space: Option<S> },
     /// A layer's, which goes when what still uses it has passed.
-    Later { ledger: u64, layer: usize, tail: Arc<dyn Tail> },
+    Later { drain: Drain, tail: Arc<dyn Tail> },
     /// Blocks of a device in which nothing lies.
     Blocks { bytes: u64, memory: Vec<Holding> },
 }

@@ -19,6 +19,7 @@ macro_rules! call {
         unsafe { $gpu.double.function::<unsafe extern "C" fn($($type),*) -> c_int>(name)($($value),*) }
     }};
 }
+#[allow(unused_imports)]
 pub(crate) use call;
 
 /// A double whose first device is current, and which no other test uses meanwhile. Violations are counted.
