@@ -964,6 +964,11 @@ fn what_a_gpu_gives_back_hashes_as_the_file_does() {
             assert!(found == expected, "{model} on {kind:?}");
         }
     }
+    let libraries = [doubles::hip_over_cuda(), doubles::folder(Kind::Cuda, Variant::Current)];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries).expect("paths"));
+    let output = command.args(["hash", &models[0], "--device", "hip:0"]).output().expect("pml starts");
+    assert!(output.status.success() && output.stdout == succeed(&["hash", &models[0]]).into_bytes(), "{output:?}");
     let list = folder.path("list");
     std::fs::write(&list, succeed(&["hash", &models[0]])).expect("written");
     for (kind, io) in KINDS.into_iter().zip(["mmap", "direct"]) {
