@@ -1,12 +1,15 @@
 //! The C API from C: programs that use every function, alone and under Valgrind.
 
 mod c_compiler;
+mod doubles;
 mod models;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use c_compiler::{compile_program, root, run};
+use doubles::{Kind, Variant, folder};
+use pml::tensor::Dtype;
 
 struct Program {
     _folder: tempfile::TempDir,
@@ -57,6 +60,22 @@ fn an_engine_in_c_loads_as_it_goes() {
     let program = build("tests/c/progressive.c");
     alone(&program);
     under_valgrind(&program);
+}
+
+#[test]
+fn an_engine_in_c_on_a_gpu_gets_its_tensors() {
+    let program = build("tests/c/device.c");
+    let large = program.executable.with_extension("gguf");
+    // Matrices that no staging slot holds whole.
+    models::write_blocks(&large, 2, 1536, Dtype::F16);
+    for kind in [Kind::Cuda, Kind::Hip] {
+        let mut command = Command::new(&program.executable);
+        for hides in ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"] {
+            command.env_remove(hides);
+        }
+        command.env("LD_LIBRARY_PATH", folder(kind, Variant::Current)).env("PML_TEST_DEVICE", kind.device());
+        run(command.arg(&program.model).arg(&large));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The `pml` command, run as a program.
 
 mod c_compiler;
+mod doubles;
 
 use std::fs::File;
 use std::io::Read;
@@ -10,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use doubles::{Kind, Variant, folder};
 use pml::tensor::Dtype;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 const PRESETS: [&str; 9] = ["tiny", "1b", "8b", "70b", "moe", "moe-19k", "rnn", "cnn", "encoder-decoder"];
+const KINDS: [Kind; 2] = [Kind::Cuda, Kind::Hip];
 const READERS: [&str; 4] = ["auto", "mmap", "read", "direct"];
 
 fn pml(arguments: &[&str]) -> Output {
@@ -905,5 +908,145 @@ fn real_models_are_served() {
         assert!(succeed(&["verify", path]).starts_with("ok"), "{path}");
         assert_eq!(list(&json(&["hash", path]), "tensors").len(), list(&info, "tensors").len(), "{path}");
         succeed(&["info", path, "--metadata", "--full"]);
+    }
+}
+
+// ---- On devices ----
+
+/// Runs `pml` where the double of a driver is found first.
+fn pml_on(kind: Kind, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+    for hides in ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"] {
+        command.env_remove(hides);
+    }
+    command.env("LD_LIBRARY_PATH", folder(kind, Variant::Current)).envs(environment.iter().copied());
+    command.args(arguments).output().expect("pml starts")
+}
+
+/// What a command prints that has to succeed on the double.
+#[track_caller]
+fn succeed_on(kind: Kind, environment: &[(&str, &str)], arguments: &[&str]) -> String {
+    let output = pml_on(kind, environment, arguments);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaint.is_empty(), "{kind:?} {arguments:?}: {complaint}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[track_caller]
+fn json_on(kind: Kind, environment: &[(&str, &str)], arguments: &[&str]) -> Value {
+    let text = succeed_on(kind, environment, &[arguments, &["--json"]].concat());
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The one line of complaint of a command that has to fail on the double.
+#[track_caller]
+fn fail_on(kind: Kind, arguments: &[&str]) -> String {
+    let output = pml_on(kind, &[], arguments);
+    let complaint = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {complaint}");
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    complaint
+}
+
+#[test]
+fn what_a_gpu_gives_back_hashes_as_the_file_does() {
+    let folder = Folder::new();
+    let mut models = vec![folder.synth("q.gguf", &["--preset", "moe", "--layers", "3", "--layer-bytes", "6MiB"])];
+    if let Some(folder) = std::env::var_os("PML_TEST_MODELS") {
+        let entries = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path());
+        let paths = entries.filter(|path| path.extension().is_some_and(|extension| extension == "gguf"));
+        models.extend(paths.filter_map(|path| path.to_str().map(str::to_owned)));
+    }
+    for model in &models {
+        let expected = succeed(&["hash", model]);
+        for kind in KINDS {
+            let found = succeed_on(kind, &[], &["hash", model, "--device", kind.device(), "--workers", "3"]);
+            assert!(found == expected, "{model} on {kind:?}");
+        }
+    }
+    let libraries = [doubles::hip_over_cuda(), doubles::folder(Kind::Cuda, Variant::Current)];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries).expect("paths"));
+    let output = command.args(["hash", &models[0], "--device", "hip:0"]).output().expect("pml starts");
+    assert!(output.status.success() && output.stdout == succeed(&["hash", &models[0]]).into_bytes(), "{output:?}");
+    let list = folder.path("list");
+    std::fs::write(&list, succeed(&["hash", &models[0]])).expect("written");
+    for (kind, io) in KINDS.into_iter().zip(["mmap", "direct"]) {
+        let arguments = ["hash", &models[0], "--device", "auto", "--io", io, "--check", &list];
+        let printed = succeed_on(kind, &[], &arguments);
+        assert!(printed.lines().all(|line| line.ends_with(": OK")), "{printed}");
+    }
+    assert!(succeed(&["hash", &models[0], "--device", "auto"]) == succeed(&["hash", &models[0]]));
+}
+
+#[test]
+fn load_tells_the_device_and_how_bytes_came_there() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let total: u64 = list(&json(&["info", &path]), "layers").iter().map(|layer| number(layer, "bytes")).sum();
+    for kind in KINDS {
+        for strategy in ["on-demand", "parallel", "prefetch"] {
+            let arguments = ["load", &path, "--device", kind.device(), "--strategy", strategy, "--passes", "2"];
+            let load = json_on(kind, &[], &arguments);
+            assert_eq!((text(&load, "device"), text(&load, "device_reason")), (kind.device(), "asked for"));
+            assert_eq!((number(&load, "bytes"), number(&load, "delivered_bytes")), (2 * total, total));
+            assert!(number(&load, "copied_bytes") >= total && number(&load, "allocations") > 0, "{load}");
+            assert!(number(&load, "peak_staging_bytes") >= number(&load, "staging_bytes"), "{load}");
+            assert_eq!((&load["staging_pageable"], number(&load, "revivals")), (&Value::Bool(false), 0));
+        }
+        let load = json_on(kind, &[], &["load", &path]);
+        assert_eq!(text(&load, "device"), kind.device());
+        assert!(text(&load, "device_reason").starts_with("the first GPU with room: "), "{load}");
+        let load = json_on(kind, &[("PML_DOUBLE", "device_bytes=1048576")], &["load", &path]);
+        assert_eq!((text(&load, "device"), number(&load, "copied_bytes")), ("cpu", 0));
+        assert!(text(&load, "device_reason").contains(" bytes free, "), "{load}");
+        let printed = succeed_on(kind, &[], &["load", &path, "--alignment", "4096", "--tail-padding", "512"]);
+        assert!(printed.contains(kind.device()) && printed.contains("page-locked"), "{printed}");
+        let told = succeed_on(kind, &[], &["demo", &path, "--passes", "1"]);
+        assert!(told.contains(&format!("device      {}: the first GPU", kind.device())), "{told}");
+        let spaced = ["load", &path, "--device", kind.device(), "--alignment", "4096", "--tail-padding", "64K"];
+        let spaced = json_on(kind, &[], &spaced);
+        assert!(number(&spaced, "peak_charged_bytes") >= total + (40 << 16), "{spaced}");
+    }
+    let load = json(&["load", &path, "--device", "cpu"]);
+    assert_eq!((text(&load, "device"), text(&load, "device_reason")), ("cpu", "asked for"));
+}
+
+#[test]
+fn a_device_that_is_not_there_is_refused_with_the_reason() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    for kind in KINDS {
+        let absent = kind.device().replace('0', "7");
+        for command in ["load", "hash", "demo"] {
+            let complaint = fail_on(kind, &[command, &path, "--device", &absent]);
+            assert!(complaint.contains(&format!("found '{absent}'")), "{complaint}");
+            assert!(complaint.contains(&format!("one that is there: {}", kind.device())), "{complaint}");
+        }
+    }
+    for name in ["gpu", "cuda:", "cuda:+1", "cpu:1", ""] {
+        let output = pml(&["load", &path, "--device", name]);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && complaint.contains("'cuda:0'"), "{name}: {complaint}");
+    }
+    let (_, complaint) = fail(&["load", &path, "--alignment", "48"]);
+    assert!(complaint.contains("argument alignment: found 48"), "{complaint}");
+    let (_, complaint) = fail(&["load", &path, "--tail-padding", "2MiB"]);
+    assert!(complaint.contains("argument tail_padding: found 2097152"), "{complaint}");
+}
+
+/// Debian's own runtime, on a machine without such a device.
+#[test]
+fn a_hip_runtime_without_a_device_is_no_place_to_load_to() {
+    let listed = json(&["devices"]);
+    let absence = list(&listed, "absent").iter().find(|absence| absence["kind"] == "hip");
+    let Some(reason) = absence.map(|absence| text(absence, "reason")) else {
+        return println!("skipped: this machine has such a device");
+    };
+    let folder = Folder::new();
+    let (_, complaint) = fail(&["load", &folder.tiny(), "--device", "hip:0"]);
+    assert!(complaint.contains(reason), "{complaint}");
+    if !reason.starts_with("no HIP runtime") {
+        assert!(complaint.contains("no device ("), "{complaint}");
     }
 }

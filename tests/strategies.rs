@@ -314,3 +314,8 @@ fn the_same_on_a_cuda_double() {
 fn the_same_on_a_hip_double() {
     doubles::passes_on(doubles::Kind::Hip, &[]);
 }
+
+#[test]
+fn the_same_on_hip_over_cuda() {
+    doubles::passes_on_hip_over_cuda(&[]);
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::io::Mode;
-use crate::loader::{self, MAX_WORKERS, Options};
+use crate::loader::{self, Device, MAX_WORKERS, Options};
 
 /// How bytes are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -103,6 +103,15 @@ impl From<Recovery> for loader::Recovery {
 // How a model is loaded. Not in a doc comment, which would describe the command.
 #[derive(Args)]
 pub(super) struct Loading {
+    /// Where layers go: auto, cpu, or a GPU such as cuda:0 or hip:1
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
+    device: Device,
+    /// What the address of each tensor is a multiple of: a power of two up to 4096; 0 for what the file's own alignment gives
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    alignment: u32,
+    /// Bytes behind each tensor that may be read, and are zero; up to 1 MiB
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
+    tail_padding: u64,
     /// How bytes are read
     #[arg(long, value_enum, default_value_t = Io::Auto)]
     io: Io,
@@ -141,6 +150,9 @@ pub(super) struct Loading {
 impl Loading {
     pub(super) fn options(&self) -> Options {
         Options {
+            device: self.device,
+            alignment: self.alignment as usize,
+            tail_padding: usize::try_from(self.tail_padding).unwrap_or(usize::MAX),
             io: self.io.into(),
             workers: self.workers as usize,
             strategy: self.strategy.into(),
@@ -160,6 +172,11 @@ impl Loading {
     pub(super) fn starts(&self) -> bool {
         matches!(self.strategy, Strategy::Sequential | Strategy::Parallel)
     }
+}
+
+/// A device by its name. Whether it is there is seen when a model is opened.
+pub(super) fn parse_device(text: &str) -> Result<Device, String> {
+    Device::from_name(text).map_err(|error| error.to_string())
 }
 
 /// A number of bytes that something could fit.

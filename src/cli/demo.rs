@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::arguments::parse_budget;
+use super::arguments::{parse_budget, parse_device};
 use super::output::{Failure, Output, counted, size_text};
 use super::synth;
 use super::visit::{Measured, Visit};
 use crate::error::path_text;
-use crate::loader::{Loader, Options, Strategy, Unload};
+use crate::loader::{Device, Loader, Options, Strategy, Unload};
 
 /// Of the model, the budget is this part unless the caller says otherwise.
 const BUDGET_DIVISOR: u64 = 4;
@@ -32,6 +32,9 @@ pub(super) struct Arguments {
     /// largest layers
     #[arg(long, value_name = "SIZE", value_parser = parse_budget)]
     budget: Option<u64>,
+    /// Where layers go: auto, cpu, or a GPU such as cuda:0 or hip:1
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
+    device: Device,
     /// How often the model is gone through
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     passes: u64,
@@ -55,6 +58,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
 fn show(arguments: &Arguments, file: &Path, made: Option<tempfile::TempDir>, out: &mut Output) -> Result<(), Failure> {
     let budget = arguments.budget.map_or_else(|| default_budget(file), Ok)?;
     let options = Options {
+        device: arguments.device,
         strategy: Strategy::Prefetch,
         unload: Unload::Lru,
         memory_budget: Some(budget),
@@ -98,6 +102,8 @@ fn tell(measured: &Measured, name: &str, budget: u64, out: &mut Output) -> Resul
     writeln!(out, "model       {} in {layers}: {name}", size_text(stats.total_bytes))?;
     writeln!(out, "opened      in {:.2} ms: only headers were read", measured.open.as_secs_f64() * 1e3)?;
     writeln!(out, "budget      {} for layers in memory", size_text(budget))?;
+    let device = measured.device().unwrap_or_else(|| "unknown".to_owned());
+    writeln!(out, "device      {device}: {}", measured.device_reason)?;
     let passes = counted(measured.passes.len(), "time");
     writeln!(out, "visited     every layer in turn, {passes} over: {}", size_text(measured.bytes))?;
     let read = size_text(stats.delivered_bytes);

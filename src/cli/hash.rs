@@ -11,11 +11,11 @@ use clap::Args;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::arguments::Io;
+use super::arguments::{Io, parse_device};
 use super::output::{Failure, Output, counted, plain};
 use super::progress::Progress;
 use crate::error::{Error, Result, path_text, quoted};
-use crate::loader::{Loader, Options};
+use crate::loader::{Device, Loader, Options, Unload};
 
 /// Each thread has one buffer of this size at most.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -23,11 +23,15 @@ const MAX_THREADS: u64 = 256;
 
 /// Print the SHA-256 of every tensor's bytes, or compare with a list of them
 ///
-/// Two models with the same tensors have the same hashes, however their files are laid out.
+/// Two models with the same tensors have the same hashes, however their files are laid out. With --device the layers are
+/// loaded there, and what is hashed is read back from it.
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The model
     file: PathBuf,
+    /// Where the bytes go before they are hashed: cpu, auto, or a GPU such as cuda:0 or hip:1
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
+    device: Device,
     /// How bytes are read
     #[arg(long, value_enum, default_value_t = Io::Read)]
     io: Io,
@@ -45,10 +49,18 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
     // A list that cannot be read should not cost a reading of the model.
     let list = arguments.check.as_deref().map(List::read).transpose()?;
-    let loader = Loader::open(&arguments.file, Options { io: arguments.io.into(), ..Options::default() })?;
     let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = arguments.workers.map_or_else(processors, |count| count as usize);
-    let hashes = hash_all(&loader, threads, !arguments.json)?;
+    let options = Options {
+        device: arguments.device,
+        io: arguments.io.into(),
+        // Each thread holds one at most; those that were hashed make way.
+        max_loaded_layers: Some(threads),
+        unload: Unload::Lru,
+        ..Options::default()
+    };
+    let loader = Loader::open(&arguments.file, options)?;
+    let hashes = hash_all(&loader, arguments.device, threads, !arguments.json)?;
     let names = loader.catalogue().tensors().iter().map(|tensor| tensor.name);
     let hashed: Vec<(&str, String)> = names.zip(hashes).collect();
     match list {
@@ -66,11 +78,66 @@ fn print(arguments: &Arguments, hashed: &[(&str, String)], out: &mut Output) -> 
     Ok(())
 }
 
+/// The hashes that there are so far.
+struct Hashing<'a> {
+    loader: &'a Loader,
+    hashes: Vec<OnceLock<String>>,
+    progress: Progress,
+}
+
 /// The hashes in the order of the tensors.
-fn hash_all(loader: &Loader, threads: usize, with_bar: bool) -> Result<Vec<String>> {
-    let count = loader.catalogue().tensors().len();
-    let hashes: Vec<OnceLock<String>> = (0..count).map(|_| OnceLock::new()).collect();
-    let progress = Progress::new(loader.stats().total_bytes, with_bar);
+fn hash_all(loader: &Loader, device: Device, threads: usize, with_bar: bool) -> Result<Vec<String>> {
+    let hashing = Hashing {
+        loader,
+        hashes: loader.catalogue().tensors().iter().map(|_| OnceLock::new()).collect(),
+        progress: Progress::new(loader.stats().total_bytes, with_bar),
+    };
+    if device == Device::HOST {
+        share(threads, hashing.hashes.len(), |tensor, buffer| hashing.hash_read(tensor, buffer))?;
+    } else {
+        share(threads, loader.layer_count(), |layer, _| hashing.hash_layer(layer))?;
+    }
+    Ok(hashing.hashes.into_iter().map(|hash| hash.into_inner().unwrap_or_default()).collect())
+}
+
+impl Hashing<'_> {
+    fn note(&self, tensor: usize, hash: &[u8]) {
+        if let Some(slot) = self.hashes.get(tensor) {
+            let _ = slot.set(hexadecimal(hash));
+        }
+    }
+
+    /// Hashes a tensor as it is read.
+    fn hash_read(&self, index: usize, buffer: &mut Vec<u8>) -> Result<()> {
+        let tensor = self.loader.tensor_at(index)?;
+        let bytes = tensor.info().bytes;
+        let mut hasher = Sha256::new();
+        let mut at = 0;
+        while at < bytes {
+            buffer.resize(PIECE_BYTES.min(bytes - at) as usize, 0);
+            tensor.read(at, buffer)?;
+            hasher.update(&buffer);
+            self.progress.add(buffer.len() as u64);
+            at += buffer.len() as u64;
+        }
+        self.note(index, &hasher.finalize());
+        Ok(())
+    }
+
+    /// Loads a layer, and hashes each of its tensors as its device gives it back.
+    fn hash_layer(&self, layer: usize) -> Result<()> {
+        let lease = self.loader.acquire_layer(layer)?;
+        for copy in lease.copies() {
+            let (tensor, bytes) = copy?;
+            self.note(tensor, &Sha256::digest(&bytes));
+            self.progress.add(bytes.len() as u64);
+        }
+        Ok(())
+    }
+}
+
+/// Has so many threads do so many pieces of work, until one fails. Each has a buffer of its own.
+fn share(threads: usize, count: usize, work: impl Fn(usize, &mut Vec<u8>) -> Result<()> + Sync) -> Result<()> {
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
     let failed: Mutex<Option<Error>> = Mutex::new(None);
@@ -78,13 +145,12 @@ fn hash_all(loader: &Loader, threads: usize, with_bar: bool) -> Result<Vec<Strin
         let mut buffer = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(slot) = hashes.get(index) else { return };
-            match hash_tensor(loader, index, &mut buffer, &progress) {
-                Ok(hash) => _ = slot.set(hash),
-                Err(error) => {
-                    stop.store(true, Ordering::Relaxed);
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                }
+            if index >= count {
+                return;
+            }
+            if let Err(error) = work(index, &mut buffer) {
+                stop.store(true, Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         }
     };
@@ -95,25 +161,7 @@ fn hash_all(loader: &Loader, threads: usize, with_bar: bool) -> Result<Vec<Strin
         }
         work();
     });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(hashes.into_iter().map(|hash| hash.into_inner().unwrap_or_default()).collect()),
-    }
-}
-
-fn hash_tensor(loader: &Loader, index: usize, buffer: &mut Vec<u8>, progress: &Progress) -> Result<String> {
-    let tensor = loader.tensor_at(index)?;
-    let bytes = tensor.info().bytes;
-    let mut hasher = Sha256::new();
-    let mut at = 0;
-    while at < bytes {
-        buffer.resize(PIECE_BYTES.min(bytes - at) as usize, 0);
-        tensor.read(at, buffer)?;
-        hasher.update(&buffer);
-        progress.add(buffer.len() as u64);
-        at += buffer.len() as u64;
-    }
-    Ok(hexadecimal(&hasher.finalize()))
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -8,11 +8,12 @@ use clap::Args;
 use super::arguments::Loading;
 use super::output::{Column, Failure, Output, size_text};
 use super::visit::{Measured, Visit};
-use crate::loader::Loader;
+use crate::loader::{Loader, Stats};
 
 /// Load a model layer by layer, as a forward pass would, and measure it
 ///
-/// Every layer in turn is acquired, one word in every 64 bytes of it is read, and it is released.
+/// Every layer in turn is acquired, one word in every 64 bytes of it is read where it is in the host's memory, and it is
+/// released.
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The model
@@ -54,6 +55,8 @@ fn print(measured: &Measured, out: &mut Output) -> Result<(), Failure> {
     let stats = &measured.stats;
     let last = measured.passes.last().copied().unwrap_or_default();
     let rows = [
+        ("device", measured.device().unwrap_or_else(unknown)),
+        ("because", measured.device_reason.clone()),
         ("time in all", milliseconds(measured.whole)),
         ("until open", milliseconds(measured.open)),
         ("until the first layer", measured.first_layer.map_or_else(unknown, milliseconds)),
@@ -75,6 +78,11 @@ fn print(measured: &Measured, out: &mut Output) -> Result<(), Failure> {
         ("tensors left out", stats.left_out.to_string()),
         ("layers not visited", measured.incomplete.len().to_string()),
         ("allocations", stats.allocations.to_string()),
+        ("revivals", stats.revivals.to_string()),
+        ("copied to the device", size_text(stats.copied_bytes)),
+        ("time in copies", milliseconds(stats.copy_time)),
+        ("staging", staging(stats)),
+        ("most staging at once", size_text(stats.peak_staging_bytes)),
         ("time in reads", milliseconds(stats.read_time)),
         ("mapped", size_text(stats.mapped_bytes)),
         ("through the page cache", size_text(stats.buffered_bytes)),
@@ -84,4 +92,13 @@ fn print(measured: &Measured, out: &mut Output) -> Result<(), Failure> {
     ];
     let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]);
     out.table(&[Column::Left("measure"), Column::Right("value")], rows)
+}
+
+/// The memory that copies to a device pass through, and what kind it is.
+fn staging(stats: &Stats) -> String {
+    let kind = if stats.is_staging_pageable { "some of it pageable" } else { "page-locked" };
+    match stats.staging_bytes {
+        0 => "none".to_owned(),
+        bytes => format!("{}, {kind}", size_text(bytes)),
+    }
 }

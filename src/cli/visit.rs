@@ -41,6 +41,8 @@ pub(super) struct Measured {
     /// Layers that could not be visited, because a tensor was left out.
     pub(super) incomplete: BTreeSet<usize>,
     pub(super) stats: Stats,
+    /// Why the layers are where they are.
+    pub(super) device_reason: String,
     pub(super) peak_process_bytes: Option<u64>,
 }
 
@@ -56,6 +58,7 @@ impl Visit {
             layers: loader.layer_count(),
             incomplete: BTreeSet::new(),
             stats: loader.stats(),
+            device_reason: String::new(),
             peak_process_bytes: None,
         };
         if self.starts {
@@ -65,6 +68,7 @@ impl Visit {
         LayerBars::during(loader, total_bytes, self.with_bars, |bars| self.visit_all(loader, bars, &mut measured))?;
         measured.whole = self.start.elapsed();
         measured.stats = loader.stats();
+        loader.device_reason().clone_into(&mut measured.device_reason);
         measured.peak_process_bytes = os::peak_process_bytes();
         Ok(measured)
     }
@@ -136,10 +140,17 @@ impl Measured {
         self.bytes as f64 / self.whole.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
+    /// Where the layers are, if one was wanted.
+    pub(super) fn device(&self) -> Option<String> {
+        self.stats.device.map(|device| device.to_string())
+    }
+
     pub(super) fn as_json(&self) -> Value {
         let stats = &self.stats;
         let pass_seconds: Vec<f64> = self.passes.iter().map(Duration::as_secs_f64).collect();
         json!({
+            "device": self.device(),
+            "device_reason": self.device_reason,
             "seconds": self.whole.as_secs_f64(),
             "open_seconds": self.open.as_secs_f64(),
             "first_layer_seconds": self.first_layer.map(|time| time.as_secs_f64()),
@@ -162,6 +173,12 @@ impl Measured {
             "left_out": stats.left_out,
             "incomplete_layers": self.incomplete.len(),
             "allocations": stats.allocations,
+            "revivals": stats.revivals,
+            "staging_bytes": stats.staging_bytes,
+            "peak_staging_bytes": stats.peak_staging_bytes,
+            "staging_pageable": stats.is_staging_pageable,
+            "copied_bytes": stats.copied_bytes,
+            "copy_seconds": stats.copy_time.as_secs_f64(),
             "read_seconds": stats.read_time.as_secs_f64(),
             "reader_fallbacks": stats.reader_fallbacks,
             "mapped_bytes": stats.mapped_bytes,

@@ -122,11 +122,14 @@ pub unsafe extern "C" fn pml_loader_next_event(
 
 /// Copies `n` whole tensors into memory of the caller's own, `dst[i]` with `dst_size[i]` bytes, which are at least the
 /// tensor's: in the files' order, small neighbours with one read, several reads at once. Brings nothing into the library's
-/// memory, and counts against no limit. `stream` is PML_STREAM_HOST or NULL: the data is there on return.
+/// memory, and counts against no limit. The memory is of the device that the layers are on. With PML_STREAM_HOST, or on the
+/// host NULL, the data is there on return; with a stream of the device the copies are under way, and the stream waits for
+/// them.
 ///
 /// Errors: what befell a read, after PML_RECOVERY_RETRY and PML_RECOVERY_FALLBACK have done what they can (some bytes may
-/// have been written by then; nothing is skipped, and `on_error` is not asked); PML_STATUS_CANCELLED; PML_STATUS_WOULD_DEADLOCK inside a callback;
-/// PML_STATUS_INVALID_ARGUMENT for NULL, too small a size, or a tensor of another loader.
+/// have been written by then; nothing is skipped, and `on_error` is not asked); PML_STATUS_CANCELLED;
+/// PML_STATUS_WOULD_DEADLOCK inside a callback; PML_STATUS_DEVICE; PML_STATUS_STREAM_CAPTURING on a stream whose work is
+/// being captured; PML_STATUS_INVALID_ARGUMENT for another stream, NULL, too small a size, or a tensor of another loader.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h; the destinations must not overlap.

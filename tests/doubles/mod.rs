@@ -13,7 +13,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use libloading::{Library, Symbol};
@@ -81,6 +81,23 @@ pub fn folder(kind: Kind, variant: Variant) -> &'static Path {
     built.entry((kind, variant)).or_insert_with(|| Box::leak(build(kind, variant).into_boxed_path()))
 }
 
+/// The folder that holds a HIP runtime over CUDA's driver, and nothing else.
+pub fn hip_over_cuda() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doubles/hip_on_cuda.c");
+        let flags = flags(Variant::Current);
+        let mut hasher = DefaultHasher::new();
+        (&flags, compiler(), fs::read(&source).unwrap()).hash(&mut hasher);
+        put_in_place(&format!("hip-over-cuda-{:016x}", hasher.finish()), |into| {
+            let name = Kind::Hip.library_names()[0];
+            let mut command = Command::new(compiler());
+            command.args(&flags).args(["-shared", "-Wl,-Bsymbolic,-z,nodelete"]).arg(format!("-Wl,-soname,{name}"));
+            run(command.arg(source).arg("-ldl").arg("-o").arg(into.join(name)));
+        })
+    })
+}
+
 /// The C compiler's arguments. PML_DOUBLE_SANITIZE=address or thread builds the doubles for a test program that is
 /// built with that sanitizer, which brings its runtime.
 fn flags(variant: Variant) -> Vec<String> {
@@ -117,15 +134,20 @@ fn fingerprint(sources: &Path, kind: Kind, flags: &[String]) -> u64 {
 fn build(kind: Kind, variant: Variant) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doubles");
     let flags = flags(variant);
-    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let name = format!("double-{kind:?}-{variant:?}-{:016x}", fingerprint(&sources, kind, &flags)).to_lowercase();
+    put_in_place(&name, |into| compile(&sources, kind, &flags, into))
+}
+
+/// The folder of this name, made if it is not there yet.
+fn put_in_place(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = temporary.join(name);
     if folder.exists() {
         return folder;
     }
     fs::create_dir_all(temporary).unwrap();
     let staging = tempfile::tempdir_in(temporary).unwrap();
-    compile(&sources, kind, &flags, staging.path());
+    make(staging.path());
     // Several test programs may build it at once: the first to finish puts it in place, whole.
     let staged = staging.keep();
     if fs::rename(&staged, &folder).is_err() {
@@ -185,6 +207,18 @@ pub fn passes_on(kind: Kind, arguments: &[&str]) {
     assert!(output.status.success(), "on a double of {kind:?}: {}\n{text}\n{errors}", output.status);
 }
 
+/// The same on a HIP runtime that hands each call to the double of CUDA's driver.
+#[track_caller]
+pub fn passes_on_hip_over_cuda(arguments: &[&str]) {
+    if is_on_double() {
+        return;
+    }
+    let folders = [hip_over_cuda(), folder(Kind::Cuda, Variant::Current)];
+    let output = rerun_with(&folders, Kind::Hip, &[], arguments, LIMIT);
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "on HIP over CUDA's double: {}\n{text}\n{errors}", output.status);
+}
+
 /// The same with more of the environment, whatever comes of it. Fails when it takes longer than `limit`.
 #[track_caller]
 pub fn rerun(
@@ -194,11 +228,21 @@ pub fn rerun(
     arguments: &[&str],
     limit: Duration,
 ) -> Output {
-    let mut paths = OsString::from(folder(kind, variant));
-    if let Some(others) = std::env::var_os("LD_LIBRARY_PATH") {
-        paths.push(":");
-        paths.push(others);
-    }
+    rerun_with(&[folder(kind, variant)], kind, environment, arguments, limit)
+}
+
+/// The same with the libraries of these folders found first.
+#[track_caller]
+fn rerun_with(
+    folders: &[&Path],
+    kind: Kind,
+    environment: &[(&str, &str)],
+    arguments: &[&str],
+    limit: Duration,
+) -> Output {
+    let others = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = folders.iter().map(|folder| folder.to_path_buf());
+    let paths = std::env::join_paths(folders.chain(std::env::split_paths(&others))).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(arguments).env("LD_LIBRARY_PATH", paths).env("PML_TEST_DEVICE", kind.device()).env(ON_DOUBLE, "1");
     for hides in ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"] {
