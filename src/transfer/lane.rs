@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 
 use super::staging::Slot;
-use super::watch::Watch;
+use super::watch::{Wait, Watch};
 use crate::device::{self, Device, DeviceName, RawEvent, RawStream};
 use crate::error::Result;
+use crate::timeline;
 
 /// Slots of one device: enough to fill some while others are copied.
 const MOST_SLOTS: usize = 8;
@@ -213,8 +214,9 @@ impl Lane {
 
     /// Queues copies out of a slot; the ticket that passes when they have. The slot comes back by itself. Where a copy was
     /// refused, the memory that it was for may be written until the ticket has passed.
-    pub fn send(&self, slot: Slot, legs: &[Leg]) -> (Ticket, Result<()>) {
+    pub fn send(&self, mut slot: Slot, legs: &[Leg]) -> (Ticket, Result<()>) {
         let started = Instant::now();
+        slot.copying = timeline::begin_copy(legs.iter().map(|leg| leg.bytes).sum());
         let mut state = self.lock();
         let ticket = state.next;
         state.next += 1;
@@ -266,7 +268,8 @@ impl Lane {
     }
 
     fn collect_first(&self, state: &mut State) {
-        if let Some((ticket, slot)) = state.in_flight.pop_front() {
+        if let Some((ticket, mut slot)) = state.in_flight.pop_front() {
+            slot.copying = None;
             self.passed.fetch_max(ticket, Ordering::Release);
             state.idle.push(slot);
         }
@@ -282,6 +285,11 @@ impl Lane {
         drop(state);
         self.changed.notify_all();
         self.passed.load(Ordering::Acquire) >= ticket
+    }
+
+    /// Has the device's thread look until a copy has passed, so that its end is seen soon.
+    pub(super) fn look_for(self: &Arc<Lane>, ticket: Ticket) {
+        self.watch.add(self, Wait { ticket, events: Vec::new(), needs_all: false, then: Box::new(|| ()) });
     }
 
     /// Waits until a copy has passed.
