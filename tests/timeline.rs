@@ -6,6 +6,7 @@ mod wire;
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use helpers::until;
 use pml::device::DeviceKind;
@@ -172,6 +173,52 @@ fn what_goes_into_the_callers_memory_is_of_no_layer() {
     let records = timeline.records();
     assert!(records.iter().all(|record| record.kind == Kind::Read && record.layer.is_none()), "{records:?}");
     assert_eq!(bytes(&records), LAYER as u64);
+}
+
+/// A pass as an engine would make it, and how long it took.
+fn timed_pass(loader: &Loader) -> Duration {
+    let start = Instant::now();
+    for layer in loader.layer_order() {
+        let lease = loader.acquire_layer(layer).unwrap();
+        let sum = |bytes: &[u8]| bytes.iter().step_by(64).fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+        std::hint::black_box(lease.tensors().map(|(_, bytes)| sum(bytes)).fold(0, u8::wrapping_add));
+    }
+    start.elapsed()
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Passes with and without a timeline in turn: only where nothing else runs do they tell anything.
+#[test]
+fn it_costs_at_most_a_hundredth() {
+    if std::env::var_os("PML_TEST_STRICT").is_none() || doubles::is_on_double() {
+        println!("skipped: PML_TEST_STRICT is not set");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("layers.gguf");
+    write_layers(&path, 20, 16 << 20);
+    let open = |timeline: Option<Arc<Timeline>>| {
+        let limits = options(&Arc::default(), Mode::Auto);
+        Loader::open(&path, Options { timeline, max_loaded_layers: Some(8), prefetch_count: 2, ..limits }).unwrap()
+    };
+    let timeline = Arc::new(Timeline::default());
+    let loaders = [open(None), open(Some(timeline.clone())), open(None)];
+    let mut times = [const { Vec::new() }; 3];
+    for round in 0..300 {
+        for turn in 0..loaders.len() {
+            let which = (round + turn) % loaders.len();
+            times[which].push(timed_pass(&loaders[which]).as_secs_f64());
+        }
+    }
+    let ratio = |of: usize| median(times[of].iter().zip(&times[0]).map(|(time, base)| time / base).collect());
+    let (cost, noise) = (ratio(1), ratio(2));
+    let records = timeline.records().len();
+    println!("{cost:.4} with a timeline of {records} records, {noise:.4} without: {:.4} s", median(times[0].clone()));
+    assert!(cost <= 1.01 + (noise - 1.0).abs());
 }
 
 #[test]

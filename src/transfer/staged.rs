@@ -120,7 +120,7 @@ fn send(marks: &Marks, slot: Slot, filled: Result<()>, legs: &[Leg]) -> Result<(
     let (ticket, result) = marks.lane().send(slot, legs);
     marks.copied(ticket);
     if timeline::is_here() {
-        marks.lane().look_for(ticket);
+        marks.lane().watch.note(marks.lane(), ticket);
     }
     result
 }

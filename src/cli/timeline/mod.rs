@@ -43,7 +43,7 @@ impl Picture {
         // Less what the user's mask takes away.
         let readable = Permissions::from_mode(0o666);
         let file = tempfile::Builder::new().permissions(readable).tempfile_in(folder);
-        let file = file.map_err(|error| failed(path, error))?;
+        let file = file.map_err(|error| failed(path, &error))?;
         Ok(Picture { path: path.to_owned(), file, timeline: Arc::default() })
     }
 
@@ -65,13 +65,13 @@ impl Picture {
         let is_trace = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         let mut out = BufWriter::new(self.file.as_file());
         let written = if is_trace { trace::write(&drawn, &mut out) } else { page::write(&drawn, &mut out) };
-        written.and_then(|()| out.flush()).map_err(|error| failed(&self.path, error))?;
+        written.and_then(|()| out.flush()).map_err(|error| failed(&self.path, &error))?;
         drop(out);
-        self.file.persist(&self.path).map(drop).map_err(|error| failed(&self.path, error.error))
+        self.file.persist(&self.path).map(drop).map_err(|error| failed(&self.path, &error.error))
     }
 }
 
-fn failed(path: &Path, error: std::io::Error) -> Failure {
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(format_args!("{}: {error}", path_text(path)))
 }
 
