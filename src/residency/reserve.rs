@@ -233,7 +233,7 @@ impl<S> State<S> {
         }
         // Under a limit blocks grow, so that few of them hold all, and what goes leaves room for what comes.
         let grown = if is_limited || ground.limit < u64::MAX { ground.map.total() } else { 0 };
-        let block = grown.max(LEAST_BLOCK).min(missing).max(bytes).min(most);
+        let block = block_bytes(bytes, grown.max(LEAST_BLOCK), missing.min(most));
         let place = ground.add(block, bytes);
         self.charge(block);
         Some(Some(Granted { place, block: Some(block) }))
@@ -381,6 +381,13 @@ impl<S> State<S> {
         taken.sort_by_key(|(id, taken)| (*id, taken.layer));
         taken
     }
+}
+
+/// The bytes of a block for a layer of so many, and for others like it: about as many as wanted, and at most so many.
+fn block_bytes(layer: u64, wanted: u64, most: u64) -> u64 {
+    let block = (wanted.min(most) / layer).max(1) * layer;
+    // What would be too little for another one is better here than lost.
+    if most - block < layer { most } else { block }
 }
 
 /// Takes those off the list without which there is room too: on a device, layers that lie apart from where it will be.
