@@ -69,16 +69,15 @@ impl Core {
         if marks.are_copies_done() {
             return Ok(());
         }
-        // SAFETY: the caller's promise.
-        let admitted = unsafe { self.refuse_capture(layer, stream, "an acquire before the capture") };
-        if admitted.is_err() {
-            self.release(layer, tensor.map_or(Holder::Layer, |_| Holder::Tensor));
-            return admitted;
-        }
         let _wait = Span::begin(self.settings.timeline.as_ref(), Kind::Wait, layer);
         // SAFETY: the caller's promise.
-        unsafe { marks.admit(stream) };
-        Ok(())
+        let admitted = unsafe {
+            let is_free = self.refuse_capture(layer, stream, "an acquire before the capture");
+            is_free.and_then(|()| marks.admit(stream).map_err(|error| error.within(&self.layer_text(layer))))
+        };
+        admitted.inspect_err(|_| {
+            self.release(layer, tensor.map_or(Holder::Layer, |_| Holder::Tensor));
+        })
     }
 
     /// Brings a layer, or a tensor of it, and holds the layer once more; on a device its copies are under way then.
@@ -328,8 +327,13 @@ impl Core {
         let mut ledger = self.residency.lock();
         match made.and_then(|made| self.settle_made(&mut ledger, layer, made)) {
             Ok(()) => {
-                // Others may wait for this layer to move in.
+                // Others may wait for this layer to move in, or for the rest of its block.
                 self.residency.notify(&mut ledger);
+                if granted.is_some_and(|granted| granted.block.is_some()) {
+                    drop(ledger);
+                    self.residency.announce();
+                    ledger = self.residency.lock();
+                }
                 (ledger, Ok(()))
             }
             Err(error) => {
@@ -368,17 +372,18 @@ impl Core {
             let Some(granted) = granted else {
                 return Space::make(plan, self.terms(), self.keep.as_ref()).map(Made::Space);
             };
-            let block = granted.block.map(|bytes| self.make_block(bytes, granted.place.bytes)).transpose()?;
+            let block = granted.block.map(|bytes| self.make_block(bytes, granted)).transpose()?;
             Ok(Made::Place(plan, granted, block))
         };
         catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)))
     }
 
     /// A block of the device's memory: of the wanted bytes, or where there is not so much, of the least.
-    fn make_block(&self, wanted: u64, least: u64) -> Result<(u64, Holding)> {
+    fn make_block(&self, wanted: u64, granted: Granted) -> Result<(u64, Holding)> {
+        let (least, slack) = (granted.place.bytes, granted.slack);
         let Some(lane) = self.terms().lane else { return Err(not_here("a block of a device")) };
         let make = |bytes| {
-            let block = make_block(lane, self.settings.allocator.as_ref(), bytes, self.keep.as_ref())?;
+            let block = make_block(lane, self.settings.allocator.as_ref(), bytes, slack, self.keep.as_ref())?;
             Ok((bytes, block))
         };
         let mut made = make(wanted);

@@ -78,7 +78,8 @@ impl Tensor {
     /// As `acquire_within`, for a stream, as `Loader::acquire_layer_on`, which also tells the errors.
     ///
     /// # Safety
-    /// The stream is one of the device's primary context, and is alive until the lease is dropped.
+    /// The stream is one of the device's primary context, and is alive until the lease is dropped: where it is that of each
+    /// thread, on the same thread.
     pub unsafe fn acquire_on(&self, stream: Stream, timeout: Option<Duration>) -> Result<TensorLease<'_>> {
         self.core.check_stream(stream)?;
         // SAFETY: the caller's promise.
@@ -185,7 +186,8 @@ impl Drop for TensorLease<'_> {
         // SAFETY: whoever acquired it keeps the stream alive.
         match unsafe { self.tensor.release(self.stream) } {
             // The graph that comes of the capture uses the bytes whenever it is launched: they stay.
-            Ok(_) | Err(Error::StreamCapturing { .. }) => {}
+            Ok(_) => {}
+            Err(Error::StreamCapturing { .. }) => self.tensor.core.let_go_of_all(self.tensor.layer()),
             Err(_) => self.tensor.release_all(1),
         }
     }
@@ -241,7 +243,8 @@ impl Drop for LayerLease<'_> {
         // SAFETY: whoever acquired it keeps the stream alive.
         match unsafe { core.release_on(self.layer, Holder::Layer, self.stream) } {
             // The graph that comes of the capture uses the bytes whenever it is launched: they stay.
-            Ok(_) | Err(Error::StreamCapturing { .. }) => {}
+            Ok(_) => {}
+            Err(Error::StreamCapturing { .. }) => core.let_go_of_all(self.layer),
             Err(_) => {
                 core.let_go_of_all(self.layer);
                 core.release(self.layer, Holder::Layer);
@@ -282,8 +285,10 @@ impl Core {
         if let (Some(marks), Some(into)) = (marks, NonNull::new(copy.as_mut_ptr()).filter(|_| view.bytes > 0)) {
             // SAFETY: the host is no stream; the tensor is held, and its copies have passed.
             unsafe {
-                marks.admit(Stream::Host);
-                marks.lane().device().copy_out(into, view.data, copy.len())?;
+                marks.admit(Stream::Host)?;
+                let device = marks.lane().device();
+                // After an error nothing may be under way into memory that goes.
+                device.copy_out(into, view.data, copy.len()).inspect_err(|_| _ = device.finish())?;
             }
         }
         Ok(copy)

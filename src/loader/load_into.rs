@@ -81,8 +81,8 @@ impl Core {
         // After an error the memory is the caller's again, so that no copy may be under way.
         let until = if result.is_ok() { stream } else { Stream::Host };
         // SAFETY: the caller's promise.
-        unsafe { marks.admit(until) };
-        result
+        let admitted = unsafe { marks.admit(until) };
+        result.and(admitted)
     }
 
     fn targets<'a>(

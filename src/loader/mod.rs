@@ -287,7 +287,8 @@ impl Loader {
     /// stream where the layers are on the host.
     ///
     /// # Safety
-    /// The stream is one of the device's primary context, and is alive until the lease is dropped.
+    /// The stream is one of the device's primary context, and is alive until the lease is dropped: where it is that of each
+    /// thread, on the same thread.
     pub unsafe fn acquire_layer_on(
         &self,
         layer: usize,

@@ -114,7 +114,7 @@ impl Core {
                         drop(ledger);
                         // Whoever brought the last byte may not have come so far.
                         self.note_if_complete();
-                        result.inspect(|()| self.wait_for_copies())
+                        result.and_then(|()| self.wait_for_copies())
                     }
                     Outcome::NoRoom(layer) => {
                         let bytes = self.plan(layer).map_or(self.layers.bytes(layer), |plan| plan.charge);
@@ -315,6 +315,11 @@ impl Core {
                 Step::Blocked(until, Some(Box::new(move || core.finish_all(drained))))
             }
             Verdict::Coming => Step::Blocked(Wants::Space, None),
+            // A driver that has no more memory now may have some later.
+            Verdict::TooLarge if ledger.blocks().is_some_and(|blocks| blocks.shortage.is_some()) => {
+                agenda.is_run_stuck = true;
+                Step::Blocked(until, None)
+            }
             Verdict::HeldUp | Verdict::Full | Verdict::TooLarge if asker == Asker::Background => {
                 agenda.is_run_stuck = true;
                 Step::Blocked(Wants::Space, None)
@@ -405,6 +410,10 @@ impl Core {
             self.agenda().put_back(wanted, cause);
         }
         self.queue_missing(ledger, wanted);
+        if place.is_some_and(|place| place.block.is_some()) {
+            // Others may wait for the rest of the block.
+            self.residency.announce();
+        }
     }
 
     /// Goes on without the space for a layer that could not be made. A device that has no more memory has some for it when
@@ -435,13 +444,10 @@ impl Core {
     }
 
     /// On a device, waits until all that was delivered is there.
-    fn wait_for_copies(&self) {
-        if let Some(away) = self.decided_seat().and_then(|seat| seat.away.as_ref()) {
-            for marks in &away.marks {
-                // SAFETY: the host is no stream.
-                unsafe { marks.admit(Stream::Host) };
-            }
-        }
+    fn wait_for_copies(&self) -> Result<()> {
+        let away = self.decided_seat().and_then(|seat| seat.away.as_ref());
+        // SAFETY: the host is no stream.
+        away.map_or(Ok(()), |away| away.marks.iter().try_for_each(|marks| unsafe { marks.admit(Stream::Host) }))
     }
 
     /// Queues what is missing of a layer that has space.

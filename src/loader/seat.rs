@@ -95,7 +95,7 @@ impl Core {
     }
 
     fn sit_down(&self, lane: Arc<Lane>, reason: String) -> Result<Seat> {
-        let whole = self.whole_bytes(&lane)?;
+        let whole = self.whole_bytes(&lane)?.min(self.residency.limits().bytes);
         let alignment = self.settings.spacing.alignment.max(GRAIN);
         let limit = if self.shares_budget { u64::MAX } else { self.residency.limits().bytes };
         let allocator_of = self.settings.allocator.as_ref().map(|_| self.residency.id());
@@ -107,15 +107,23 @@ impl Core {
 
     /// What all layers would take on a device.
     fn whole_bytes(&self, lane: &Arc<Lane>) -> Result<u64> {
+        Ok(self.charges(lane)?.into_iter().fold(0, u64::saturating_add))
+    }
+
+    /// What each layer would take on a device.
+    fn charges(&self, lane: &Arc<Lane>) -> Result<Vec<u64>> {
         let terms = Terms { lane: Some(lane), allocator: None, spacing: self.settings.spacing };
-        (0..self.layers.len())
-            .try_fold(0_u64, |sum, layer| Ok(sum.saturating_add(Plan::new(self.files(layer), terms)?.charge)))
+        (0..self.layers.len()).map(|layer| Ok(Plan::new(self.files(layer), terms)?.charge)).collect()
     }
 
     /// What layers may take on a device at most.
     fn most_bytes(&self, lane: &Arc<Lane>) -> Result<u64> {
         let (shared, _) = self.residency.lock().shared();
-        Ok(self.whole_bytes(lane)?.min(self.residency.limits().bytes).min(shared))
+        let limits = self.residency.limits();
+        let mut charges = self.charges(lane)?;
+        charges.sort_unstable_by_key(|charge| std::cmp::Reverse(*charge));
+        let largest = charges.into_iter().take(limits.layers).fold(0, u64::saturating_add);
+        Ok(largest.min(limits.bytes).min(shared))
     }
 
     /// Where layers go, once that is decided, and how they lie.

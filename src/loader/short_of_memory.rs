@@ -16,7 +16,11 @@ const INTERVAL: Duration = Duration::from_millis(100);
 impl Core {
     /// Looks at the machine, and gives back as much as it is short of. Nothing is read ahead while it is.
     pub(super) fn heed_pressure(self: &Arc<Core>) {
-        let reading = self.read_gauge();
+        let mut reading = self.read_gauge();
+        if is_short(reading, self.settings.pressure_threshold) && self.give_blocks_back() {
+            // What others gave up on a device is its driver's to give.
+            reading = self.read_gauge();
+        }
         // What cannot be read is no shortage.
         let bytes = reading.map_or(0, |reading| bytes_to_give_back(reading, self.settings.pressure_threshold));
         let mut ledger = self.residency.lock();
@@ -35,9 +39,7 @@ impl Core {
         }
         self.finish_all(drained);
         if bytes > 0 {
-            // What others gave up on a device is its driver's to give.
-            let blocks = self.residency.empty_blocks(&mut self.residency.lock());
-            self.finish_all(blocks.into_iter().collect());
+            self.give_blocks_back();
         }
         if has_changed && bytes == 0 {
             self.pump();
@@ -45,7 +47,19 @@ impl Core {
     }
 }
 
+fn is_short(reading: Option<Reading>, threshold: u64) -> bool {
+    reading.is_some_and(|reading| bytes_to_give_back(reading, threshold) > 0)
+}
+
 impl Core {
+    /// Gives blocks of the device back in which nothing lies; whether there were any.
+    fn give_blocks_back(&self) -> bool {
+        let blocks = self.residency.empty_blocks(&mut self.residency.lock());
+        let were_any = blocks.is_some();
+        self.finish_all(blocks.into_iter().collect());
+        were_any
+    }
+
     /// How much memory there is where the layers go.
     fn read_gauge(&self) -> Option<Reading> {
         if let Some(gauge) = &self.settings.gauge {

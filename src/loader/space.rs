@@ -192,13 +192,18 @@ pub fn make_block(
     lane: &Lane,
     allocator: Option<&Arc<dyn Allocator>>,
     bytes: u64,
+    slack: u64,
     keep: Option<&Arc<dyn Any + Send + Sync>>,
 ) -> Result<Holding> {
+    let (bytes, slack) = ((bytes + slack) as usize, slack as usize);
     let block = match allocator {
-        None => Block::allocate(lane.device(), bytes as usize)?,
-        Some(allocator) => Block::allocate_from(allocator, bytes as usize, ALLOCATOR_ALIGNMENT, lane.name())?,
+        None => Block::allocate(lane.device(), bytes)?,
+        Some(allocator) => Block::allocate_from(allocator, bytes, ALLOCATOR_ALIGNMENT, lane.name())?,
     };
-    Ok(Holding { block, _keep: allocator.and(keep).cloned() })
+    let skipped = block.start().addr().get().wrapping_neg() % (slack + GRAIN as usize);
+    // SAFETY: what is skipped is no more than the slack.
+    let start = unsafe { block.start().add(skipped.min(slack)) };
+    Ok(Holding { _block: block, start, _keep: allocator.and(keep).cloned() })
 }
 
 impl Space {

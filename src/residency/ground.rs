@@ -24,10 +24,15 @@ pub struct Site {
 /// What a block of memory is made of, and what it needs to stay alive.
 pub struct Holding {
     /// The memory.
-    pub block: Block,
+    pub _block: Block,
+    /// Where it starts to be used.
+    pub start: NonNull<u8>,
     /// What the caller's allocator borrows from; dropped after the memory.
     pub _keep: Option<std::sync::Arc<dyn std::any::Any + Send + Sync>>,
 }
+
+// SAFETY: the address is the block's own, which goes from thread to thread.
+unsafe impl Send for Holding {}
 
 /// A layer's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub struct Place {
 struct Segment {
     id: u64,
     bytes: u64,
+    /// Bytes besides, so that it can start where it has to.
+    slack: u64,
     /// Whether its memory is there already.
     is_here: bool,
     /// Free stretches: where each starts, and its bytes.
@@ -61,6 +68,11 @@ impl Map {
     /// A place in the smallest hole that has one.
     pub fn hole(&self, bytes: u64, alignment: u64) -> Option<Place> {
         self.hole_among(bytes, alignment, |segment| segment.is_here)
+    }
+
+    /// Whether there is a hole that has a place, in a block that is there or will be.
+    pub fn has_hole(&self, bytes: u64, alignment: u64) -> bool {
+        self.hole_among(bytes, alignment, |_| true).is_some()
     }
 
     /// Whether a block that is on its way has room.
@@ -87,12 +99,12 @@ impl Map {
 
     /// Bytes of all blocks.
     pub fn total(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes).sum()
+        self.segments.iter().map(Segment::taken).sum()
     }
 
-    /// Bytes of blocks in which nothing lies.
+    /// Bytes of blocks in which nothing lies, or will.
     pub fn empty(&self) -> u64 {
-        self.segments.iter().filter(|segment| segment.is_empty()).map(|segment| segment.bytes).sum()
+        self.segments.iter().filter(|segment| segment.is_free()).map(Segment::taken).sum()
     }
 
     fn segment(&mut self, id: u64) -> Option<&mut Segment> {
@@ -134,8 +146,14 @@ impl Map {
 }
 
 impl Segment {
-    fn is_empty(&self) -> bool {
-        self.is_here && self.holes.get(&0) == Some(&self.bytes)
+    /// Whether nothing lies in it.
+    fn is_free(&self) -> bool {
+        self.holes.get(&0) == Some(&self.bytes)
+    }
+
+    /// What it takes of the device.
+    fn taken(&self) -> u64 {
+        self.bytes + self.slack
     }
 }
 
@@ -146,6 +164,8 @@ pub struct Ground {
     next: u64,
     /// The most bytes that its blocks may take, whatever the pool's limit.
     pub limit: u64,
+    /// Bytes of blocks that are being given back.
+    pub leaving: u64,
     /// The most that the driver gave when it gave no more, and when that was.
     pub shortage: Option<Shortage>,
 }
@@ -164,7 +184,7 @@ pub struct Shortage {
 impl Ground {
     /// No block yet, and at most so many bytes.
     pub fn new(limit: u64) -> Ground {
-        Ground { map: Map::default(), memory: HashMap::new(), next: 0, limit, shortage: None }
+        Ground { map: Map::default(), memory: HashMap::new(), next: 0, limit, leaving: 0, shortage: None }
     }
 
     /// The most bytes that its blocks may take together now.
@@ -174,18 +194,18 @@ impl Ground {
 
     /// Bytes that new blocks may take.
     pub fn spare(&self) -> u64 {
-        self.most().saturating_sub(self.map.total())
+        self.most().saturating_sub(self.map.total() + self.leaving)
     }
 
-    /// Notes a block that will be made, with a first place at its start.
-    pub fn add(&mut self, bytes: u64, first: u64) -> Place {
+    /// Notes a block that will be made, with a first place at its start, and bytes besides to align it.
+    pub fn add(&mut self, bytes: u64, first: u64, slack: u64) -> Place {
         self.next += 1;
         let id = self.next;
         let mut holes = BTreeMap::new();
         if bytes > first {
             holes.insert(first, bytes - first);
         }
-        self.map.segments.push(Segment { id, bytes, is_here: false, holes });
+        self.map.segments.push(Segment { id, bytes, slack, is_here: false, holes });
         Place { segment: id, offset: 0, bytes: first }
     }
 
@@ -207,7 +227,7 @@ impl Ground {
     /// is for now.
     pub fn abandon(&mut self, id: u64, now: u64, shortage: Option<String>) -> u64 {
         let Some(position) = self.map.segments.iter().position(|segment| segment.id == id) else { return 0 };
-        let bytes = self.map.segments.swap_remove(position).bytes;
+        let bytes = self.map.segments.swap_remove(position).taken();
         if let Some(reason) = shortage {
             self.shortage = Some(Shortage { bytes: self.map.total(), since: now, reason });
         }
@@ -216,17 +236,18 @@ impl Ground {
 
     /// The address of a place.
     pub fn address(&self, place: Place) -> Option<NonNull<u8>> {
-        let start = self.memory.get(&place.segment)?.block.start();
+        let start = self.memory.get(&place.segment)?.start;
         // SAFETY: a place lies inside its block.
         Some(unsafe { start.add(place.offset as usize) })
     }
 
     /// Takes out every block in which nothing lies: their bytes, and what is to be dropped without the lock.
     pub fn take_empty(&mut self) -> (u64, Vec<Holding>) {
-        let (empty, kept): (Vec<Segment>, Vec<Segment>) =
-            std::mem::take(&mut self.map.segments).into_iter().partition(Segment::is_empty);
+        let (empty, kept): (Vec<Segment>, Vec<Segment>) = std::mem::take(&mut self.map.segments)
+            .into_iter()
+            .partition(|segment| segment.is_here && segment.is_free());
         self.map.segments = kept;
-        let bytes = empty.iter().map(|segment| segment.bytes).sum();
+        let bytes = empty.iter().map(Segment::taken).sum();
         let memory = empty.iter().filter_map(|segment| self.memory.remove(&segment.id)).collect();
         (bytes, memory)
     }
@@ -243,7 +264,7 @@ mod tests {
     fn ground(blocks: usize) -> Ground {
         let mut ground = Ground::new(u64::MAX);
         for _ in 0..blocks {
-            let first = ground.add(BLOCK, GRAIN);
+            let first = ground.add(BLOCK, GRAIN, 0);
             ground.map.segment(first.segment).unwrap().is_here = true;
             ground.map.free(first);
         }
@@ -293,7 +314,7 @@ mod tests {
     #[test]
     fn a_shortage_bounds_new_blocks_until_it_is_forgotten() {
         let mut ground = ground(1);
-        let failed = ground.add(BLOCK, GRAIN);
+        let failed = ground.add(BLOCK, GRAIN, 0);
         assert!(ground.map.is_hole_coming(GRAIN, GRAIN));
         assert_eq!(ground.abandon(failed.segment, 1, Some("none left".to_owned())), BLOCK);
         assert_eq!((ground.most(), ground.spare()), (BLOCK, 0));

@@ -454,7 +454,7 @@ impl<S: Send + Sync + 'static> Residency<S> {
                 let pool = self.pool.clone();
                 tail.when_passed(Box::new(move || pool.end_drain(&drain)));
             }
-            Drained::Blocks { bytes, memory } => self.pool.drop_blocks(bytes, memory),
+            Drained::Blocks(blocks) => self.pool.drop_blocks(blocks),
         }
     }
 
@@ -492,8 +492,8 @@ impl<S: Send + Sync + 'static> Residency<S> {
     /// Blocks of this loader's device in which nothing lies, to be given back to the driver.
     pub fn empty_blocks(&self, ledger: &mut Locked<'_, S>) -> Option<Drained<S>> {
         let site = ledger.ground?.site;
-        let (bytes, memory) = ledger.state.take_empty(site);
-        (bytes > 0).then_some(Drained::Blocks { bytes, memory })
+        let blocks = ledger.state.take_empty(site);
+        (blocks.bytes > 0).then_some(Drained::Blocks(blocks))
     }
 
     /// Every layer that counts against this loader's limits, and its owner.
@@ -518,24 +518,24 @@ impl<S: Send + Sync + 'static> Drop for Residency<S> {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         let ledger = state.ledgers.remove(&self.id);
+        let site = ledger.as_ref().and_then(|ledger| ledger.ground).map(|footing| footing.site);
+        let tenants = || ledger.iter().flat_map(|ledger| ledger.tenants.values());
+        // Places on a device come free when what still uses them has passed; who drains some sees to those.
+        let places = tenants().filter_map(|tenant| tenant.place);
+        state.orphans.extend(site.into_iter().flat_map(|site| places.clone().map(move |place| (site, place))));
+        let held: Vec<_> = tenants().filter_map(Tenant::held).collect();
         drop(state);
         // What drains is given back and uncharged by whoever took it; of the rest, the space goes first, its charge after.
-        let charged: u64 = ledger.iter().flat_map(|ledger| ledger.tenants.values()).map(Tenant::charge_of_space).sum();
-        let ground = ledger.as_ref().and_then(|ledger| ledger.ground);
-        let places: Vec<_> =
-            ledger.iter().flat_map(|ledger| ledger.tenants.values()).filter_map(Tenant::held).collect();
+        let charged: u64 = tenants().map(Tenant::charge_of_space).sum();
         drop_contained(ledger);
         if charged > 0 {
             self.pool.lock().charged -= charged;
             self.announce();
         }
-        let Some(Footing { site, .. }) = ground else { return };
-        for (place, tail) in places {
+        let Some(site) = site else { return };
+        for (place, tail) in held {
             let pool = self.pool.clone();
-            let free = move || {
-                pool.lock().free_place(site, place);
-                pool.leave_ground(site);
-            };
+            let free = move || pool.free_orphan(site, place);
             match tail {
                 Some(tail) => tail.when_passed(Box::new(free)),
                 None => free(),

@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::ground::{Ground, Holding, Place, Site};
+use super::ground::{Ground, Place, Site};
 use super::ledger::Ledger;
-use super::reserve::Drain;
+use super::reserve::{Drain, Leaving};
 use super::{Gate, LayerState, Wants, drop_contained};
 
 /// Whoever a ledger belongs to.
@@ -39,6 +39,8 @@ pub struct State<S> {
     /// Bytes of blocks that are being given back to their drivers.
     pub(super) leaving: u64,
     pub(super) grounds: HashMap<Site, Ground>,
+    /// Places that loaders which are gone have left behind, until what still uses them has passed.
+    pub(super) orphans: Vec<(Site, Place)>,
     peak_charged: u64,
     pub(super) ledgers: HashMap<u64, Ledger<S>>,
     /// Acquires that wait for space, first come first.
@@ -61,6 +63,7 @@ impl<S> Pool<S> {
             charged: 0,
             leaving: 0,
             grounds: HashMap::new(),
+            orphans: Vec::new(),
             peak_charged: 0,
             ledgers: HashMap::new(),
             line: VecDeque::new(),
@@ -122,9 +125,8 @@ impl<S> Pool<S> {
             return;
         }
         let Some(ledger) = state.ledgers.get_mut(&drain.ledger) else {
-            state.free_place(drain.site, drain.place);
             drop(state);
-            self.leave_ground(drain.site);
+            self.free_orphan(drain.site, drain.place);
             return;
         };
         if ledger.words.layers[drain.layer].snapshot().state == LayerState::Draining {
@@ -133,12 +135,27 @@ impl<S> Pool<S> {
         self.announce(state);
     }
 
+    /// Frees a place that a loader has left behind.
+    pub(super) fn free_orphan(&self, site: Site, place: Place) {
+        let mut state = self.lock();
+        if let Some(position) = state.orphans.iter().position(|orphan| *orphan == (site, place)) {
+            state.orphans.swap_remove(position);
+            state.free_place(site, place);
+        }
+        self.announce(state);
+        self.leave_ground(site);
+    }
+
     /// Drops blocks that were taken out, and uncharges them.
-    pub(super) fn drop_blocks(&self, bytes: u64, memory: Vec<Holding>) {
+    pub(super) fn drop_blocks(&self, blocks: Leaving) {
+        let Leaving { site, bytes, memory } = blocks;
         drop_contained(memory);
         let mut state = self.lock();
         state.charged -= bytes;
         state.leaving -= bytes;
+        if let Some(ground) = state.grounds.get_mut(&site) {
+            ground.leaving -= bytes;
+        }
         self.announce(state);
     }
 
@@ -156,12 +173,19 @@ impl<S> Pool<S> {
     pub(super) fn leave_ground(&self, site: Site) {
         let mut state = self.lock();
         if state.is_ground_unused(site) {
-            let (bytes, memory) = state.take_empty(site);
-            if state.grounds.get(&site).is_some_and(|ground| ground.map.total() == 0) {
-                state.grounds.remove(&site);
-            }
+            let blocks = state.take_empty(site);
             drop(state);
-            self.drop_blocks(bytes, memory);
+            self.drop_blocks(blocks);
+            self.forget_ground(site);
+        }
+    }
+
+    /// Forgets a ground that no loader has layers on and that has no blocks.
+    fn forget_ground(&self, site: Site) {
+        let mut state = self.lock();
+        let is_bare = |ground: &Ground| ground.map.total() == 0 && ground.leaving == 0;
+        if state.is_ground_unused(site) && state.grounds.get(&site).is_some_and(is_bare) {
+            state.grounds.remove(&site);
         }
     }
 
@@ -186,14 +210,9 @@ impl<S: Send> Trim for Pool<S> {
     fn trim(&self) {
         let mut state = self.lock();
         let sites: Vec<Site> = state.grounds.keys().copied().collect();
-        let (mut given, mut memory) = (0, Vec::new());
-        for site in sites {
-            let (bytes, blocks) = state.take_empty(site);
-            given += bytes;
-            memory.extend(blocks);
-        }
+        let blocks: Vec<Leaving> = sites.into_iter().map(|site| state.take_empty(site)).collect();
         drop(state);
-        self.drop_blocks(given, memory);
+        blocks.into_iter().for_each(|blocks| self.drop_blocks(blocks));
     }
 }
 
@@ -260,11 +279,12 @@ impl<S> State<S> {
     }
 
     /// Takes the blocks out in which nothing lies, to be dropped without the lock. They count until that is done.
-    pub(super) fn take_empty(&mut self, site: Site) -> (u64, Vec<Holding>) {
-        let Some(ground) = self.grounds.get_mut(&site) else { return (0, Vec::new()) };
+    pub(super) fn take_empty(&mut self, site: Site) -> Leaving {
+        let Some(ground) = self.grounds.get_mut(&site) else { return Leaving { site, bytes: 0, memory: Vec::new() } };
         let (bytes, memory) = ground.take_empty();
+        ground.leaving += bytes;
         self.leaving += bytes;
-        (bytes, memory)
+        Leaving { site, bytes, memory }
     }
 
     /// Whether no loader has layers on a device any more.

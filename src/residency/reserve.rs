@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use super::ground::{Holding, Place, Site};
+use super::ground::{GRAIN, Holding, Place, Site};
 use super::ledger::{Footing, Ledger, Tenant};
 use super::pool::{State, Tail};
 use super::sketch::Sketch;
@@ -52,6 +52,8 @@ pub struct Granted {
     pub place: Place,
     /// The bytes of the block that has to be made for it, if one has.
     pub block: Option<u64>,
+    /// Bytes of the block besides, so that it starts at a multiple of a grain and these.
+    pub slack: u64,
 }
 
 /// A layer's place on a device that is to be freed, unless the layer is wanted again.
@@ -64,6 +66,13 @@ pub struct Drain {
     pub(super) count: Arc<AtomicU32>,
 }
 
+/// Blocks that are being given back to their driver.
+pub struct Leaving {
+    pub(super) site: Site,
+    pub(super) bytes: u64,
+    pub(super) memory: Vec<Holding>,
+}
+
 /// Space that is being given back.
 #[must_use]
 pub enum Drained<S> {
@@ -72,7 +81,7 @@ pub enum Drained<S> {
     /// A layer's, which goes when what still uses it has passed.
     Later { drain: Drain, tail: Arc<dyn Tail> },
     /// Blocks of a device in which nothing lies.
-    Blocks { bytes: u64, memory: Vec<Holding> },
+    Blocks(Leaving),
 }
 
 impl<S> Drained<S> {
@@ -80,7 +89,7 @@ impl<S> Drained<S> {
     pub fn space_mut(&mut self) -> Option<&mut S> {
         match self {
             Drained::Now { space, .. } => space.as_mut(),
-            Drained::Later { .. } | Drained::Blocks { .. } => None,
+            Drained::Later { .. } | Drained::Blocks(_) => None,
         }
     }
 }
@@ -223,20 +232,22 @@ impl<S> State<S> {
         let missing = whole.saturating_sub(own.charged).max(bytes);
         let is_limited = self.limit < u64::MAX;
         let ground = self.grounds.get_mut(&site)?;
+        // The driver aligns to a grain.
+        let slack = alignment - GRAIN;
         if let Some(place) = ground.map.hole(bytes, alignment) {
             ground.map.take(place);
-            return Some(Some(Granted { place, block: None }));
+            return Some(Some(Granted { place, block: None, slack }));
         }
-        let most = available.min(ground.spare());
+        let most = available.min(ground.spare()).saturating_sub(slack);
         if bytes > most || ground.map.is_hole_coming(bytes, alignment) {
             return None;
         }
         // Under a limit blocks grow, so that few of them hold all, and what goes leaves room for what comes.
         let grown = if is_limited || ground.limit < u64::MAX { ground.map.total() } else { 0 };
         let block = block_bytes(bytes, grown.max(LEAST_BLOCK), missing.min(most));
-        let place = ground.add(block, bytes);
-        self.charge(block);
-        Some(Some(Granted { place, block: Some(block) }))
+        let place = ground.add(block, bytes, slack);
+        self.charge(block + slack);
+        Some(Some(Granted { place, block: Some(block), slack }))
     }
 
     /// What lacks comes free with blocks in which nothing lies.
@@ -244,17 +255,19 @@ impl<S> State<S> {
         let own = self.ledgers.get(&asking).and_then(|ledger| ledger.ground).map(|ground| ground.site);
         let mut sites: Vec<Site> = self.grounds.keys().copied().collect();
         sites.sort_by_key(|site| Some(*site) != own);
-        let (mut given, mut memory) = (0, Vec::new());
+        let mut given = Vec::new();
         for site in sites {
             let is_enough = self.limit - self.charged + self.leaving >= bytes;
             if is_enough && (Some(site) != own || self.grounds.get(&site).is_some_and(|own| own.spare() >= bytes)) {
                 continue;
             }
-            let (empty, blocks) = self.take_empty(site);
-            given += empty;
-            memory.extend(blocks);
+            given.push(self.take_empty(site));
         }
-        if memory.is_empty() { Verdict::Coming } else { Verdict::Evict(vec![Drained::Blocks { bytes: given, memory }]) }
+        given.retain(|blocks: &Leaving| blocks.bytes > 0);
+        if given.is_empty() {
+            return Verdict::Coming;
+        }
+        Verdict::Evict(given.into_iter().map(Drained::Blocks).collect())
     }
 
     /// A driver that had no more memory may have some again.
@@ -285,7 +298,8 @@ impl<S> State<S> {
                 wanted: bytes,
                 alignment: ground.map_or(1, |(footing, _)| footing.alignment),
                 available: (self.limit - self.charged).saturating_add(self.leaving),
-                spare: ground.map_or(u64::MAX, |(_, ground)| ground.spare()),
+                spare: ground.map_or(u64::MAX, |(_, ground)| ground.spare() + ground.leaving),
+                slack: ground.map_or(0, |(footing, _)| footing.alignment - GRAIN),
             },
             own_bytes: (own.charged.saturating_add(bytes)).saturating_sub(own.limits.bytes),
             own_layers: (own.tenants.len() + 1).saturating_sub(own.limits.layers),
@@ -302,6 +316,10 @@ impl<S> State<S> {
 
     /// Counts layers of this kind as gone.
     fn count(&self, asking: u64, lack: &mut Lack, is_counted: impl Fn(&Ledger<S>, Snapshot) -> bool) {
+        // What loaders left behind that are gone comes free by itself.
+        for orphan in &self.orphans {
+            lack.less(0, Some(*orphan), false);
+        }
         for (id, ledger) in &self.ledgers {
             for (layer, tenant) in &ledger.tenants {
                 if is_counted(ledger, ledger.words.layers[*layer].snapshot()) {

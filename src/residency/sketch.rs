@@ -17,6 +17,8 @@ pub struct Sketch {
     pub alignment: u64,
     /// Bytes under the limit that nothing takes, or that will come free.
     pub available: u64,
+    /// Bytes of a new block besides, to align it.
+    pub slack: u64,
     /// What new blocks on that device may take, besides.
     pub spare: u64,
 }
@@ -25,12 +27,13 @@ impl Sketch {
     /// Whether there is room, perhaps after blocks in which nothing lies were given back.
     pub fn is_met(&self) -> bool {
         let own = self.site.and_then(|site| self.maps.get(&site));
-        if own.is_some_and(|own| own.hole(self.wanted, self.alignment).is_some()) {
+        if own.is_some_and(|own| own.has_hole(self.wanted, self.alignment)) {
             return true;
         }
         let empty: u64 = self.maps.values().map(Map::empty).sum();
         let own_empty = own.map_or(0, Map::empty);
-        self.available.saturating_add(empty) >= self.wanted && self.spare.saturating_add(own_empty) >= self.wanted
+        let wanted = self.wanted + self.slack;
+        self.available.saturating_add(empty) >= wanted && self.spare.saturating_add(own_empty) >= wanted
     }
 
     /// Whether a block is on its way that has room.

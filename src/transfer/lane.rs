@@ -10,11 +10,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
+use once_cell::sync::OnceCell;
 
 use super::staging::Slot;
 use super::watch::Watch;
 use crate::device::{self, Device, DeviceName, RawEvent, RawStream};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::timeline;
 
 /// Slots of one device: enough to fill some while others are copied.
@@ -45,6 +46,7 @@ pub struct Lane {
     copied_bytes: AtomicU64,
     nanoseconds: AtomicU64,
     is_pageable: AtomicBool,
+    lost: OnceCell<Error>,
 }
 
 struct State {
@@ -54,6 +56,8 @@ struct State {
     idle: Vec<Slot>,
     /// All slots: in flight, idle, or with a worker.
     slots: usize,
+    /// Threads that wait for a slot's event without the lock: no slot is dropped meanwhile.
+    sleepers: usize,
     last_used: Instant,
 }
 
@@ -82,7 +86,8 @@ impl Lane {
     /// The lane of a device, which is woken for it.
     pub fn of(name: DeviceName) -> Result<Arc<Lane>> {
         let mut lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.retain(|(_, lane)| lane.strong_count() > 0);
+        // A device that was lost may have come back.
+        lanes.retain(|(_, lane)| lane.upgrade().is_some_and(|lane| lane.loss().is_none()));
         if let Some(lane) = lanes.iter().find(|(of, _)| *of == name).and_then(|(_, lane)| lane.upgrade()) {
             return Ok(lane);
         }
@@ -98,6 +103,7 @@ impl Lane {
                 in_flight: VecDeque::new(),
                 idle: Vec::new(),
                 slots: 0,
+                sleepers: 0,
                 last_used: Instant::now(),
             }),
             changed: Condvar::new(),
@@ -106,6 +112,7 @@ impl Lane {
             copied_bytes: AtomicU64::new(0),
             nanoseconds: AtomicU64::new(0),
             is_pageable: AtomicBool::new(false),
+            lost: OnceCell::new(),
         });
         lanes.push((name, Arc::downgrade(&lane)));
         Ok(lane)
@@ -160,7 +167,11 @@ impl Lane {
                     Ok(Some(slot)) => return Ok(slot),
                     Ok(None) if self.lock().slots > 0 => {}
                     // Others have all of it, and give back what they do not use.
-                    Ok(None) => trim_where(|other| !std::ptr::eq(other, &raw const **self)),
+                    Ok(None) => {
+                        trim_where(|other| !std::ptr::eq(other, &raw const **self));
+                        state = self.lock();
+                        continue;
+                    }
                     // With the slots that there are it goes on.
                     Err(_) if self.lock().slots > 0 => {}
                     Err(error) => return Err(error),
@@ -197,13 +208,20 @@ impl Lane {
         if !state.idle.is_empty() {
             return state;
         }
-        let Some(event) = state.in_flight.front().map(|(_, slot)| slot.event()) else {
-            return self.changed.wait_timeout(state, SCARCE).unwrap_or_else(PoisonError::into_inner).0;
-        };
+        match state.in_flight.front().map(|(_, slot)| slot.event()) {
+            Some(event) => self.sleep_until(state, event),
+            None => self.changed.wait_timeout(state, SCARCE).unwrap_or_else(PoisonError::into_inner).0,
+        }
+    }
+
+    /// Waits for a slot's event without the lock. Used for another copy meanwhile, it passes a little later.
+    fn sleep_until<'a>(&'a self, mut state: MutexGuard<'a, State>, event: RawEvent) -> MutexGuard<'a, State> {
+        state.sleepers += 1;
         drop(state);
-        // Used for another copy meanwhile, it passes a little later.
         self.settle(event);
-        self.lock()
+        let mut state = self.lock();
+        state.sleepers -= 1;
+        state
     }
 
     /// Gives a slot back that was not sent.
@@ -239,7 +257,7 @@ impl Lane {
                 self.finish_stream();
                 state.in_flight.push_back((ticket, slot));
                 self.collect_all(&mut state);
-                result = result.and(Err(error).or_else(|error| if self.is_lost() { Err(error) } else { Ok(()) }));
+                result = result.and(if self.loss().is_some() { Err(error) } else { Ok(()) });
             }
         }
         drop(state);
@@ -297,9 +315,8 @@ impl Lane {
         while !self.has_passed(ticket) {
             let state = self.lock();
             let event = state.in_flight.iter().find(|(of, _)| *of >= ticket).map(|(_, slot)| slot.event());
-            drop(state);
             if let Some(event) = event {
-                self.settle(event);
+                drop(self.sleep_until(state, event));
             }
         }
     }
@@ -328,24 +345,31 @@ impl Lane {
         })
     }
 
-    /// Waits for an event, in one way or another.
+    /// Waits for an event, in one way or another. A device that cannot be waited for is lost, and nothing runs on it.
     fn settle(&self, event: RawEvent) {
-        // SAFETY: as above.
-        if unsafe { self.device.wait_for(event) }.is_err() && self.device.finish().is_err() {
-            // Nor does a second try help a device that is lost, on which nothing runs.
-            let _ = self.device.finish();
+        // SAFETY: a slot's event lives as long as the slot, which nobody drops meanwhile; others are their owner's.
+        if let Err(error) = unsafe { self.device.wait_for(event) } {
+            self.finish_or_note(error);
         }
     }
 
     fn finish_stream(&self) {
         // SAFETY: the stream is the lane's.
-        if unsafe { self.device.finish_stream(self.stream) }.is_err() {
-            let _ = self.device.finish();
+        if let Err(error) = unsafe { self.device.finish_stream(self.stream) } {
+            self.finish_or_note(error);
         }
     }
 
-    fn is_lost(&self) -> bool {
-        self.device.room().is_err()
+    fn finish_or_note(&self, error: Error) {
+        if self.device.finish().is_err() && self.device.room().is_err() {
+            // The first error is the one told.
+            let _ = self.lost.set(error);
+        }
+    }
+
+    /// What befell the device, if it is lost.
+    pub(super) fn loss(&self) -> Option<Error> {
+        self.lost.get().cloned()
     }
 
     /// An event to record.
@@ -365,7 +389,7 @@ impl Lane {
     pub(super) fn trim(&self) {
         let mut state = self.lock();
         self.collect(&mut state);
-        let idle = std::mem::take(&mut state.idle);
+        let idle = if state.sleepers == 0 { std::mem::take(&mut state.idle) } else { Vec::new() };
         state.slots -= idle.len();
         drop(state);
         drop(idle);
@@ -390,11 +414,10 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if !state.in_flight.is_empty() {
-            // SAFETY: the stream is the lane's.
-            let _ = unsafe { self.device.finish_stream(self.stream) };
+        if !self.lock().in_flight.is_empty() {
+            self.finish_stream();
         }
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.in_flight.clear();
         state.idle.clear();
         while let Some(event) = self.events.pop() {

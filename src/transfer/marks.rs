@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam::queue::SegQueue;
 
 use super::lane::{Lane, Ticket};
-use super::watch::{Then, Wait};
+use super::watch::{Then, Wait, contain};
 use crate::device::{RawEvent, RawStream, Stream};
 use crate::error::Result;
 
@@ -37,25 +37,28 @@ impl Marks {
         self.ticket.fetch_max(ticket, Ordering::AcqRel);
     }
 
-    /// Whether every copy so far has passed.
+    /// Whether every copy so far has passed, and none on a device that is lost.
     pub fn are_copies_done(&self) -> bool {
-        self.lane.has_passed(self.ticket.load(Ordering::Acquire))
+        self.lane.has_passed(self.ticket.load(Ordering::Acquire)) && self.lane.loss().is_none()
     }
 
     /// Waits until every copy so far has passed, or has the stream do so.
     ///
+    /// # Errors
+    /// That of a device that is lost: nobody knows what has come there.
+    ///
     /// # Safety
     /// The stream is alive.
-    pub unsafe fn admit(&self, stream: Stream) {
+    pub unsafe fn admit(&self, stream: Stream) -> Result<()> {
         let ticket = self.ticket.load(Ordering::Acquire);
-        if self.lane.has_passed(ticket) {
-            return;
+        if !self.lane.has_passed(ticket) {
+            match stream {
+                Stream::Host => self.lane.wait_for(ticket),
+                // SAFETY: the caller's promise.
+                Stream::Given(stream) => unsafe { self.lane.order_after(stream, ticket) },
+            }
         }
-        match stream {
-            Stream::Host => self.lane.wait_for(ticket),
-            // SAFETY: the caller's promise.
-            Stream::Given(stream) => unsafe { self.lane.order_after(stream, ticket) },
-        }
+        self.lane.loss().map_or(Ok(()), Err)
     }
 
     /// Whether the stream's work is being captured.
@@ -131,7 +134,7 @@ impl Marks {
         // What waits for all of a device is for the thread that may.
         let mut wait = Wait { ticket, events, needs_all, then };
         if !needs_all && wait.has_passed(&self.lane) {
-            (wait.then)();
+            contain(wait.then);
         } else {
             self.lane.watch.add(&self.lane, wait);
         }

@@ -1,11 +1,12 @@
 //! Bringing a chunk to a device through staging slots.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use super::lane::Leg;
 use super::staging::Slot;
 use super::{Chunk, Marks, Part};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::timeline;
 
 /// How a chunk's bytes lie on a device.
@@ -102,12 +103,17 @@ impl Chunk {
         send(marks, slot, result, &legs)
     }
 
+    /// Reads a part of the chunk. A caller's own reader may panic, and the slot goes back nevertheless.
     fn read(&self, into: &mut [u8], offset: u64) -> Result<()> {
+        if into.is_empty() {
+            return Ok(());
+        }
         if self.source.is_custom() {
             // What a caller's reader leaves out of what it says it has written must not be another model's bytes.
             into.fill(0);
         }
-        self.source.read_with(self.reader as usize, into, offset)
+        let read = AssertUnwindSafe(|| self.source.read_with(self.reader as usize, into, offset));
+        catch_unwind(read).unwrap_or_else(|panic| Err(Error::from_panic(&*panic)))
     }
 }
 

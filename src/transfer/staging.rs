@@ -114,9 +114,9 @@ impl Drop for Slot {
             // Pages that the driver still holds must not become somebody else's.
             if unlocked {
                 os::free_pages(self.start, self.bytes);
+                unreserve(self.bytes);
             }
         }
-        unreserve(self.bytes);
     }
 }
 

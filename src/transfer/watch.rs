@@ -1,5 +1,6 @@
 //! A thread for each device that is in use: it sees when work that others have queued there has passed.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,8 @@ use crate::io::os;
 /// Pauses between two looks, growing from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
 const LAST_PAUSE: Duration = Duration::from_millis(1);
+/// The pause after a device could not be waited for.
+const CAPTURE_PAUSE: Duration = Duration::from_millis(10);
 /// Pauses where nothing is waited for.
 const IDLE_PAUSE: Duration = Duration::from_millis(500);
 /// Pauses where nobody waits, but ends are noted: each look costs some microseconds.
@@ -49,11 +52,14 @@ impl Wait {
     /// Whether all has passed. What has is given back.
     pub fn has_passed(&mut self, lane: &Lane) -> bool {
         if self.needs_all {
-            // Errors are those of a device that is lost, on which nothing runs; or of a capture, to be asked again.
+            // Errors are those of a device that is lost, on which nothing runs; or of a capture, to be asked again later.
             match lane.device().finish() {
                 Ok(()) => self.needs_all = false,
                 Err(_) if lane.device().room().is_err() => self.needs_all = false,
-                Err(_) => return false,
+                Err(_) => {
+                    std::thread::sleep(CAPTURE_PAUSE);
+                    return false;
+                }
             }
         }
         while let Some(event) = self.events.last() {
@@ -66,6 +72,11 @@ impl Wait {
     }
 }
 
+/// What a caller's own objects do when they are dropped must not cost the thread. Rust has printed the panic by then.
+pub(super) fn contain(then: Then) {
+    let _ = catch_unwind(AssertUnwindSafe(then));
+}
+
 impl Watch {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -74,7 +85,12 @@ impl Watch {
     /// Has something done when marks have passed.
     pub fn add(&self, lane: &Arc<Lane>, wait: Wait) {
         self.lock().waits.push(wait);
-        self.start(lane);
+        if !self.start(lane) {
+            // Without a thread, this one waits.
+            while self.look_once(lane) > 0 {
+                std::thread::sleep(LAST_PAUSE);
+            }
+        }
         self.changed.notify_all();
     }
 
@@ -91,32 +107,27 @@ impl Watch {
         }
     }
 
-    /// Starts the thread, if it does not run. Where it cannot be started, this one does its work.
-    pub fn start(&self, lane: &Arc<Lane>) {
+    /// Starts the thread, if it does not run; whether one runs now.
+    pub fn start(&self, lane: &Arc<Lane>) -> bool {
         let mut state = self.lock();
         if state.is_running {
-            return;
+            return true;
         }
-        state.is_running = true;
-        drop(state);
-        let lane = lane.clone();
         let own = lane.clone();
         let builder = std::thread::Builder::new().name("pml-device".to_owned());
-        if os::without_signals(|| builder.spawn(move || look(&own))).is_err() {
-            while lane.watch.look_once(&lane) > 0 {
-                std::thread::sleep(LAST_PAUSE);
-            }
-            lane.watch.lock().is_running = false;
-        }
+        state.is_running = os::without_signals(|| builder.spawn(move || look(&own))).is_ok();
+        state.is_running
     }
 
     /// Looks at everything that is waited for; how much is left.
     fn look_once(&self, lane: &Lane) -> usize {
         let mut waits = std::mem::take(&mut self.lock().waits);
+        // What may take long comes last.
+        waits.sort_by_key(|wait| wait.needs_all);
         let mut left = Vec::with_capacity(waits.len());
         for mut wait in waits.drain(..) {
             if wait.has_passed(lane) {
-                (wait.then)();
+                contain(wait.then);
             } else {
                 left.push(wait);
             }
