@@ -44,8 +44,8 @@ impl Pinned {
     }
 
     pub fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: this value's own memory, all of it written when it was made; no copy is under way while it is borrowed, for
-        // whoever queues one waits for it before the next use.
+        // SAFETY: this value's own pages, which the system gives zeroed; no copy is under way while it is borrowed, for whoever
+        // queues one waits for it before the next use.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
 }
