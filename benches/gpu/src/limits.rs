@@ -18,6 +18,8 @@ use crate::pinned::Pinned;
 const PIECE: usize = 4 << 20;
 /// One direct read.
 const DIRECT_PIECE: usize = 8 << 20;
+/// Of a disk that is slow, more would take too long.
+const DIRECT_BYTES: u64 = 2 << 30;
 /// Pieces of page-locked memory that copies take turns with.
 const SLOTS: usize = 8;
 /// Memory that page-locking is measured with.
@@ -99,25 +101,26 @@ fn copy_rate(device: &Arc<dyn Device>, total: usize, is_locked: bool) -> Result<
 
 /// Reads of a warm file into page-locked memory, each thread with a piece of its own.
 fn fill_rate(device: &Arc<dyn Device>, model: &Model, threads: usize) -> Result<f64, String> {
-    read_rate(&model.path, threads, PIECE, 0, || Pinned::new(PIECE, Some(device)))
+    read_rate(&model.path, u64::MAX, threads, PIECE, 0, || Pinned::new(PIECE, Some(device)))
 }
 
 /// Reads past the page cache.
 fn direct_rate(model: &Model, threads: usize) -> Result<f64, String> {
     model.cool();
-    read_rate(&model.path, threads, DIRECT_PIECE, libc::O_DIRECT, || Pinned::new(DIRECT_PIECE, None))
+    read_rate(&model.path, DIRECT_BYTES, threads, DIRECT_PIECE, libc::O_DIRECT, || Pinned::new(DIRECT_PIECE, None))
 }
 
-/// Threads that read one piece after the other of a file, up to its last whole one.
+/// Threads that read one piece after the other of a file, up to its last whole one or so many bytes.
 fn read_rate(
     path: &Path,
+    most: u64,
     threads: usize,
     piece: usize,
     flags: i32,
     memory: impl Fn() -> Result<Pinned, String>,
 ) -> Result<f64, String> {
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| error.to_string())?;
-    let pieces = file.metadata().map_err(|error| error.to_string())?.len() / piece as u64;
+    let pieces = file.metadata().map_err(|error| error.to_string())?.len().min(most) / piece as u64;
     let mut buffers: Vec<Pinned> = (0..threads).map(|_| memory()).collect::<Result<_, _>>()?;
     let next = AtomicU64::new(0);
     let begun = Instant::now();
