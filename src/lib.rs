@@ -27,7 +27,7 @@
 //! | `residency`, `transfer` | what is in memory and who holds it; workers that bring bytes. Neither knows the other |
 //! | [`device`], [`format`](mod@format) | where tensors end up; what is where in a file. Neither knows the other |
 //! | [`io`], [`tensor`] | how bytes are read; what names and types mean |
-//! | [`error`] | the one [`Error`] |
+//! | [`error`], [`timeline`] | the one [`Error`]; what happened when |
 //!
 //! A byte goes one way: file → [`io`] → `transfer` → the layer's memory → whoever acquires it. On the host a local file
 //! is mapped and viewed in place, so that loading is faulting its pages in ahead of use.
@@ -45,6 +45,7 @@ pub mod io;
 pub mod loader;
 mod residency;
 pub mod tensor;
+pub mod timeline;
 mod transfer;
 
 pub use error::{Error, Result, Status};

@@ -3,6 +3,7 @@
 mod c_compiler;
 mod doubles;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -366,6 +367,94 @@ fn limits_hold_where_memory_is_taken_back() {
     assert_eq!(number(&json(&["load", &path, "--unload", "pressure", "--budget", "1G"]), "bytes"), total);
 }
 
+/// Prefetching passes over a model that does not fit, with a timeline; what they print.
+fn load_with_timeline(path: &str, timeline: &str) -> Value {
+    let limits = ["--strategy", "prefetch", "--unload", "lru", "--max-loaded-layers", "3", "--passes", "2"];
+    json(&[&["load", path, "--timeline", timeline, "--compute", "1"][..], &limits].concat())
+}
+
+/// The names of all files in a folder.
+fn files(folder: &Folder) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.0.path()).expect("a folder");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+/// Sums every fifth number, from the third on: the bytes of records on a page.
+fn bytes_of(flat: &[Value]) -> u64 {
+    flat.chunks(5).map(|record| record[3].as_u64().expect("bytes")).sum()
+}
+
+#[test]
+fn a_timeline_is_one_page_that_needs_nothing_else() {
+    let folder = Folder::new();
+    let path = folder.synth("<b>.gguf", &["--preset", "tiny"]);
+    std::fs::write(folder.path("page.html"), "old").expect("written");
+    let load = load_with_timeline(&path, &folder.path("page.html"));
+    assert_eq!(files(&folder), ["<b>.gguf", "page.html"]);
+    let page = std::fs::read_to_string(folder.path("page.html")).expect("a page");
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    for needed in ["http:", "https:", "src=", "<link", "@import", "url(", "<b>", "@DATA@"] {
+        assert!(!page.contains(needed), "{needed}");
+    }
+    let start = page.find("type=\"application/json\">").expect("the data") + "type=\"application/json\">".len();
+    let data = &page[start..][..page[start..].find("</script>").expect("its end")];
+    let data: Value = serde_json::from_str(data).expect("JSON");
+    assert_eq!((text(&data, "model"), number(&data, "missing")), ("<b>.gguf", 0));
+    assert_eq!(list(&data["layers"], "names")[1], "blk.0");
+    assert_eq!(
+        list(&data["layers"], "bytes").iter().map(|bytes| bytes.as_u64().expect("bytes")).sum::<u64>(),
+        number(&load, "total_bytes")
+    );
+    assert_eq!(list(&data, "works").len(), 5 * 12);
+    assert_eq!(list(&data, "evictions").len() as u64, 2 * number(&load, "evictions"));
+    assert!(bytes_of(list(&data, "reads")) >= number(&load, "delivered_bytes"));
+    assert!(!list(&data, "waits").is_empty() && !list(&data, "states").is_empty());
+}
+
+#[test]
+fn a_timeline_is_a_trace_where_its_name_says_so() {
+    let folder = Folder::new();
+    let path = folder.tiny();
+    let load = load_with_timeline(&path, &folder.path("trace.JSON"));
+    assert_eq!(files(&folder), ["tiny.gguf", "trace.JSON"]);
+    let trace: Value =
+        serde_json::from_slice(&std::fs::read(folder.path("trace.JSON")).expect("a trace")).expect("JSON");
+    let events = list(&trace, "traceEvents");
+    let of = |category: &str| events.iter().filter(|event| event["cat"] == category).count() as u64;
+    assert_eq!((of("work"), of("eviction")), (12, number(&load, "evictions")));
+    assert!(of("read") > 0 && of("wait") > 0 && of("state") > 0);
+    let mut tracks: BTreeMap<(u64, u64), Vec<(f64, f64)>> = BTreeMap::new();
+    for event in events {
+        let track = (number(event, "pid"), number(event, "tid"));
+        let time = |key: &str| event[key].as_f64().expect("a number");
+        match text(event, "ph") {
+            "X" => tracks.entry(track).or_default().push((time("ts"), time("ts") + time("dur"))),
+            "i" => assert_eq!(text(event, "s"), "t"),
+            phase => assert_eq!((phase, event["args"]["name"].is_string()), ("M", true)),
+        }
+        assert!(event["ph"] != "X" || time("dur") >= 0.0, "{event}");
+    }
+    // On one track nothing overlaps; the numbers are rounded.
+    for spans in tracks.values_mut() {
+        spans.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0 + 0.01), "{spans:?}");
+    }
+}
+
+#[test]
+fn a_timeline_that_cannot_be_written_is_told_before_anything_is_loaded() {
+    let folder = Folder::new();
+    let place = folder.path("nowhere/page.html");
+    let (printed, complaint) = fail(&["load", &folder.tiny(), "--timeline", &place]);
+    assert!(printed.is_empty() && complaint.contains("nowhere/page.html: "), "{complaint}");
+    let (_, complaint) = fail(&["load", &folder.path("no.gguf"), "--timeline", &folder.path("page.html")]);
+    assert!(complaint.contains("no.gguf"), "{complaint}");
+    assert_eq!(files(&folder), ["tiny.gguf"]);
+}
+
 /// A few seconds of reading and 512 MiB of memory: with `PML_TEST_LARGE` only.
 #[test]
 fn a_model_four_times_its_budget_takes_little_more_than_the_budget() {
@@ -651,6 +740,7 @@ fn wrong_usage_has_a_status_of_its_own() {
         &["load", "x", "--recovery", "pray"],
         &["load", "x", "--retries", "-1"],
         &["load", "x", "--backoff", "soon"],
+        &["load", "x", "--compute", "long"],
         &["demo", "--passes", "0"],
         &["demo", "--budget", "0"],
         &["synth", "x"],

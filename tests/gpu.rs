@@ -210,9 +210,10 @@ fn a_capture_is_refused_and_survives() {
     check_bytes(&loader, 2);
     loader.prefetch(&[3]).unwrap();
     until(|| loader.layer_info(3).unwrap().state == LayerState::Resident);
-    // What is there already may be acquired; a lease that ends meanwhile waits for all of the device.
+    // What is there already may be acquired; dropped while it is captured, it stays held.
     // SAFETY: as above.
     drop(unsafe { loader.acquire_layer_on(2, given(stream), None) }.unwrap());
+    assert_eq!(loader.layer_info(2).unwrap().acquires, 1);
     loader.unload_layer(3).unwrap();
     until(|| loader.layer_info(3).unwrap().state == LayerState::Absent);
     gpu.double.set("copy_latency_ns", 100_000_000);
@@ -499,7 +500,7 @@ fn a_lost_device_is_an_error_and_nothing_hangs() {
 fn two_loaders_share_the_wire_evenly() {
     let Some(gpu) = gpu() else { return };
     gpu.double.set("copy_bytes_per_second", 400_000_000);
-    let wire = Wire::layers(16, 8 << 20);
+    let wire = Wire::layers(128, 1 << 20);
     let open = || wire.open(Options { workers: 2, ..on_gpu() });
     let loaders = [open(), open()];
     loaders.iter().for_each(|loader| loader.start().unwrap());
@@ -589,8 +590,13 @@ fn tensors_lie_as_they_are_wanted_with_zeros_behind_them() {
     }
 }
 
-/// What a lost device has is never got back; and the most memory that there was is that of all tests before.
-const ALONE: [&str; 2] = ["a_lost_device_is_an_error_and_nothing_hangs", "the_device_never_has_more_than_the_budget"];
+/// What a lost device has is never got back, nor what a call that failed did not give back; and the most memory that there was
+/// is that of all tests before.
+const ALONE: [&str; 3] = [
+    "a_lost_device_is_an_error_and_nothing_hangs",
+    "any_call_of_the_driver_can_fail",
+    "the_device_never_has_more_than_the_budget",
+];
 
 fn passes_on(kind: Kind) {
     let skips = ALONE.iter().flat_map(|test| ["--skip", test]);

@@ -30,6 +30,9 @@
  * with it when it releases. NULL means the same for loaders on the host.
  */
 #define PML_STREAM_HOST ((void *)-1)
+/* A GPU's stream that waits for all others of its context, and each thread's own, where no handle is given. */
+#define PML_STREAM_LEGACY ((void *)1)
+#define PML_STREAM_PER_THREAD ((void *)2)
 
 /* A GPU's stream that waits for all others, and that of the calling thread, as CUDA and HIP number them. */
 #define PML_STREAM_LEGACY ((void *)1)

@@ -67,6 +67,8 @@ fn show(arguments: &Arguments, file: &Path, made: Option<tempfile::TempDir>, out
     let visit = Visit {
         start: Instant::now(),
         passes: arguments.passes,
+        compute: Duration::ZERO,
+        timeline: None,
         starts: false,
         with_bars: !arguments.json,
         verbose: false,

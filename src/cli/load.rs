@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::arguments::Loading;
 use super::output::{Column, Failure, Output, size_text};
+use super::timeline::Picture;
 use super::visit::{Measured, Visit};
-use crate::loader::{Loader, Stats};
+use crate::loader::{Loader, Options, Stats};
 
 /// Load a model layer by layer, as a forward pass would, and measure it
 ///
@@ -23,6 +24,12 @@ pub(super) struct Arguments {
     /// How often the model is gone through
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     passes: u64,
+    /// Pretend to compute for so long with each layer, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    compute: u32,
+    /// Write what happened when into a page for a browser, or into a trace in Chrome's format if PATH ends in .json
+    #[arg(long, value_name = "PATH")]
+    timeline: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -32,15 +39,22 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
+    let picture = arguments.timeline.as_deref().map(Picture::begin).transpose()?;
+    let timeline = picture.as_ref().map(|picture| picture.timeline().clone());
     let visit = Visit {
         start: Instant::now(),
         passes: arguments.passes,
+        compute: Duration::from_millis(arguments.compute.into()),
+        timeline: timeline.clone(),
         starts: arguments.loading.starts(),
         with_bars: !arguments.json,
         verbose: arguments.verbose,
     };
-    let loader = Loader::open(&arguments.file, arguments.loading.options())?;
+    let loader = Loader::open(&arguments.file, Options { timeline, ..arguments.loading.options() })?;
     let measured = visit.run(&loader)?;
+    if let Some(picture) = picture {
+        picture.finish(&arguments.file, &loader, &measured)?;
+    }
     if arguments.json {
         out.json(&measured.as_json())?;
     } else {

@@ -12,6 +12,7 @@ mod metadata;
 mod output;
 mod progress;
 mod synth;
+mod timeline;
 mod verify;
 mod visit;
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,7 +13,8 @@ use super::output::{Failure, complain, counted, plain, size_text};
 use super::progress::LayerBars;
 use crate::error::{Error, path_text};
 use crate::io::os;
-use crate::loader::{Loader, Stats};
+use crate::loader::{LayerLease, Loader, Stats};
+use crate::timeline::{Kind, Span, Timeline};
 
 /// One word in each cache line is enough to bring the line.
 const STRIDE: usize = 64;
@@ -21,6 +24,10 @@ pub(super) struct Visit {
     /// When its opening began.
     pub(super) start: Instant,
     pub(super) passes: u64,
+    /// For how long it pretends to compute with each layer.
+    pub(super) compute: Duration,
+    /// Where that is noted.
+    pub(super) timeline: Option<Arc<Timeline>>,
     /// Whether layers are brought in the background from the beginning on.
     pub(super) starts: bool,
     pub(super) with_bars: bool,
@@ -107,9 +114,7 @@ impl Visit {
         };
         measured.first_layer.get_or_insert_with(|| self.start.elapsed());
         let mut bytes = 0;
-        for (_, tensor) in lease.tensors() {
-            touch(tensor);
-        }
+        self.work(&lease, layer);
         for (_, tensor) in lease.views() {
             bars.add(tensor.bytes);
             bytes += tensor.bytes;
@@ -123,6 +128,17 @@ impl Visit {
             bars.aside(|| complain(&format!("{name:<16} {size:>12} {milliseconds:>10.3} ms  {outcome}")));
         }
         Ok(())
+    }
+
+    /// What an engine would compute with.
+    fn work(&self, lease: &LayerLease<'_>, layer: usize) {
+        let _work = Span::begin(self.timeline.as_ref(), Kind::Work, layer);
+        for (_, tensor) in lease.tensors() {
+            touch(tensor);
+        }
+        if !self.compute.is_zero() {
+            thread::sleep(self.compute);
+        }
     }
 }
 

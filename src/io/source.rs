@@ -14,6 +14,7 @@ use super::direct::Direct;
 use super::os::{self, FileKind};
 use super::{Memory, Mode, Reader};
 use crate::error::{Error, Result, path_text};
+use crate::timeline;
 
 /// Smaller reads go through the page cache unasked: looking whether their pages are there would be much of their cost.
 const DIRECT_BYTES: usize = 1 << 20;
@@ -277,6 +278,7 @@ impl Source {
         result: std::io::Result<usize>,
     ) -> Result<()> {
         self.counters.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        timeline::note_read(started, result.as_ref().map_or(0, |count| *count as u64));
         match result {
             Ok(count) => {
                 counter.fetch_add(count as u64, Ordering::Relaxed);

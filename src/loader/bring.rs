@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::residency::{
     self, Asker, Delivery, Found, Granted, Holder, Holding, LayerState, Owner, Tail, Taken, Verdict,
 };
+use crate::timeline::{Kind, Span};
 use crate::transfer::{Marks, Priority, Then};
 
 /// Layers named in a message about room; of the others the number is told.
@@ -74,6 +75,7 @@ impl Core {
             self.release(layer, tensor.map_or(Holder::Layer, |_| Holder::Tensor));
             return admitted;
         }
+        let _wait = Span::begin(self.settings.timeline.as_ref(), Kind::Wait, layer);
         // SAFETY: the caller's promise.
         unsafe { marks.admit(stream) };
         Ok(())
@@ -97,9 +99,12 @@ impl Core {
                 found: "half a thousand million acquires that were not released".to_owned(),
                 expected: "each acquire to be released".to_owned(),
             }),
-            Found::Missing => self.bring_and_wait(layer, tensor, timeout).inspect_err(|_| {
-                self.release(layer, tensor.map_or(Holder::Layer, |_| Holder::Tensor));
-            }),
+            Found::Missing => {
+                let _wait = Span::begin(self.settings.timeline.as_ref(), Kind::Wait, layer);
+                self.bring_and_wait(layer, tensor, timeout).inspect_err(|_| {
+                    self.release(layer, tensor.map_or(Holder::Layer, |_| Holder::Tensor));
+                })
+            }
         }
     }
 

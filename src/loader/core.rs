@@ -23,6 +23,7 @@ use crate::io::Source;
 use crate::residency::pressure::Gauge;
 use crate::residency::{Drained, Holder, LayerState, Locked, Order, Owner, Pool, Residency, Snapshot};
 use crate::tensor::{LayerOrder, order_layers};
+use crate::timeline::Timeline;
 use crate::transfer::{Chunk, Queue};
 
 /// The shared part of a loader.
@@ -79,6 +80,8 @@ pub struct Settings {
     pub pressure_threshold: u64,
     /// What tells how much memory there is, in place of the machine or the device.
     pub gauge: Option<Arc<dyn Gauge>>,
+    /// Where it is noted what happens when.
+    pub timeline: Option<Arc<Timeline>>,
     /// How layers are ordered until the caller says otherwise.
     family: LayerOrder,
 }
@@ -129,7 +132,9 @@ impl Core {
         let limits = options.limits();
         let Parts { layers, mailbox, keep, owner, concurrent_reads } = parts;
         let shares_budget = options.budget.is_some();
-        let residency = Residency::new(layers.len(), catalogue.tensors().len(), layers.clone(), limits, pool, owner);
+        let tensors = catalogue.tensors().len();
+        let timeline = options.timeline.clone();
+        let residency = Residency::new(layers.len(), tensors, layers.clone(), limits, pool, owner, timeline);
         Core {
             residency,
             queue: Queue::new(concurrent_reads),
@@ -146,6 +151,7 @@ impl Core {
                 allocator: options.allocator,
                 pressure_threshold: options.pressure_threshold.unwrap_or(0),
                 gauge: options.gauge,
+                timeline: options.timeline,
                 family: options.layer_order,
             },
             counters: Counters::default(),

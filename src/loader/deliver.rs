@@ -11,6 +11,7 @@ use super::options::Recovery;
 use super::space::{LayerFiles, Space};
 use crate::error::{Error, Result, quoted};
 use crate::residency::{Arrival, Delivery, Drained, LayerState, Standing};
+use crate::timeline::Timeline;
 use crate::transfer::{Chunk, Customer, Priority};
 
 /// What is on its way to a layer from now on.
@@ -372,5 +373,9 @@ impl Customer for Core {
             Ok(()) => self.end(&chunk, &Ok(())),
             Err(error) => self.failed(chunk, error),
         }
+    }
+
+    fn timeline(&self) -> Option<&Arc<Timeline>> {
+        self.settings.timeline.as_ref()
     }
 }

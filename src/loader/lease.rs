@@ -183,13 +183,16 @@ impl TensorLease<'_> {
 impl Drop for TensorLease<'_> {
     fn drop(&mut self) {
         // SAFETY: whoever acquired it keeps the stream alive.
-        if unsafe { self.tensor.release(self.stream) }.is_err() {
-            self.tensor.release_all(1);
+        match unsafe { self.tensor.release(self.stream) } {
+            // The graph that comes of the capture uses the bytes whenever it is launched: they stay.
+            Ok(_) | Err(Error::StreamCapturing { .. }) => {}
+            Err(_) => self.tensor.release_all(1),
         }
     }
 }
 
-/// A layer in memory, until this is dropped.
+/// A layer in memory, until this is dropped; where it is dropped while its stream's work is being captured, as long as its
+/// loader.
 pub struct LayerLease<'a> {
     loader: &'a Loader,
     layer: usize,
@@ -236,9 +239,13 @@ impl Drop for LayerLease<'_> {
     fn drop(&mut self) {
         let core = self.loader.core();
         // SAFETY: whoever acquired it keeps the stream alive.
-        if unsafe { core.release_on(self.layer, Holder::Layer, self.stream) }.is_err() {
-            core.let_go_of_all(self.layer);
-            core.release(self.layer, Holder::Layer);
+        match unsafe { core.release_on(self.layer, Holder::Layer, self.stream) } {
+            // The graph that comes of the capture uses the bytes whenever it is launched: they stay.
+            Ok(_) | Err(Error::StreamCapturing { .. }) => {}
+            Err(_) => {
+                core.let_go_of_all(self.layer);
+                core.release(self.layer, Holder::Layer);
+            }
         }
     }
 }

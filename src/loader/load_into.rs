@@ -12,6 +12,7 @@ use super::options::Recovery;
 use super::{Core, Tensor};
 use crate::device::Stream;
 use crate::error::{Error, Result, quoted};
+use crate::timeline::Timeline;
 use crate::transfer::{
     Chunk, Customer, Destination, Marks, Part, Priority, Queue, Route, SLOT_BYTES, SMALL_SLOT_BYTES,
 };
@@ -230,6 +231,10 @@ impl Customer for Batch {
         }
         let first = chunk.members.first().map(|tensor| self.core.catalogue.tensors().at(*tensor as usize).name);
         self.ended(Err(error.within(&format!("tensor {}", quoted(first.unwrap_or_default())))));
+    }
+
+    fn timeline(&self) -> Option<&Arc<Timeline>> {
+        self.core.settings.timeline.as_ref()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::loader::Rules;
 use crate::residency::pressure::Gauge;
 use crate::residency::{Limits, Pool};
 use crate::tensor::LayerOrder;
+use crate::timeline::Timeline;
 use crate::transfer::{MAX_WORKERS, default_workers};
 
 /// A page: what memory of every kind can be aligned to.
@@ -70,6 +71,8 @@ pub struct Options {
     pub log: Option<Log>,
     /// How much `log` is told.
     pub log_level: LogLevel,
+    /// Notes what happens when; for one loader only, for layers are told by their numbers.
+    pub timeline: Option<Arc<Timeline>>,
     /// Dropped after the loader, its last tensor and its last callback: what the caller's bytes or callbacks need to stay
     /// alive.
     pub keep: Option<Box<dyn Any + Send + Sync>>,
@@ -101,6 +104,7 @@ impl Default for Options {
             on_event: None,
             log: None,
             log_level: LogLevel::default(),
+            timeline: None,
             keep: None,
         }
     }

@@ -231,3 +231,73 @@ impl Ground {
         (bytes, memory)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BLOCK: u64 = 64 * GRAIN;
+
+    fn ground(blocks: usize) -> Ground {
+        let mut ground = Ground::new(u64::MAX);
+        for _ in 0..blocks {
+            let first = ground.add(BLOCK, GRAIN);
+            ground.map.segment(first.segment).unwrap().is_here = true;
+            ground.map.free(first);
+        }
+        ground
+    }
+
+    proptest! {
+        /// Places are inside their block, aligned, apart from one another, and what is freed is whole again.
+        #[test]
+        fn places_never_overlap_and_holes_join(steps in prop::collection::vec((any::<bool>(), 1_u64..24, 0_u32..4), 1..200)) {
+            let mut ground = ground(3);
+            let mut taken: Vec<Place> = Vec::new();
+            for (takes, grains, power) in steps {
+                let (bytes, alignment) = (grains * GRAIN, GRAIN << power);
+                if !takes && !taken.is_empty() {
+                    ground.map.free(taken.swap_remove(grains as usize % taken.len()));
+                } else if let Some(place) = ground.map.hole(bytes, alignment) {
+                    prop_assert!(place.offset % alignment == 0 && place.offset + bytes <= BLOCK);
+                    let apart = |other: &Place| {
+                        other.segment != place.segment
+                            || other.offset + other.bytes <= place.offset
+                            || place.offset + place.bytes <= other.offset
+                    };
+                    prop_assert!(taken.iter().all(apart));
+                    ground.map.take(place);
+                    taken.push(place);
+                }
+                let free: u64 = ground.map.segments.iter().flat_map(|segment| segment.holes.values()).sum();
+                let used: u64 = taken.iter().map(|place| place.bytes).sum();
+                prop_assert_eq!(free + used, ground.map.total());
+            }
+            taken.into_iter().for_each(|place| ground.map.free(place));
+            prop_assert_eq!((ground.map.largest_hole(), ground.map.empty()), (BLOCK, 3 * BLOCK));
+        }
+    }
+
+    #[test]
+    fn the_smallest_hole_that_serves_is_taken() {
+        let mut ground = ground(2);
+        let large = ground.map.hole(60 * GRAIN, GRAIN).unwrap();
+        ground.map.take(large);
+        let small = ground.map.hole(3 * GRAIN, GRAIN).unwrap();
+        assert_eq!((small.segment, small.offset), (large.segment, 60 * GRAIN));
+        assert!(ground.map.hole(65 * GRAIN, GRAIN).is_none());
+    }
+
+    #[test]
+    fn a_shortage_bounds_new_blocks_until_it_is_forgotten() {
+        let mut ground = ground(1);
+        let failed = ground.add(BLOCK, GRAIN);
+        assert!(ground.map.is_hole_coming(GRAIN, GRAIN));
+        assert_eq!(ground.abandon(failed.segment, 1, Some("none left".to_owned())), BLOCK);
+        assert_eq!((ground.most(), ground.spare()), (BLOCK, 0));
+        let (bytes, _) = ground.take_empty();
+        assert_eq!((bytes, ground.spare()), (BLOCK, BLOCK));
+    }
+}

@@ -37,6 +37,8 @@ pub use reserve::{Asker, Drained, Granted, Taken, Verdict};
 use word::LayerWord;
 pub use word::{LayerState, Snapshot};
 
+use crate::timeline::{Kind, Timeline};
+
 /// Who holds a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
@@ -100,6 +102,8 @@ pub struct Words {
     resident: AtomicUsize,
     /// The layer acquired last, where an order of use matters; else `usize::MAX`.
     last_acquired: AtomicUsize,
+    /// Where changes of state are noted.
+    timeline: Option<Arc<Timeline>>,
 }
 
 impl Words {
@@ -112,13 +116,23 @@ impl Words {
     fn set_state(&self, layer: usize, state: LayerState) {
         let before = self.layers[layer].set_state(state);
         self.count_resident(before, state);
+        if before != state {
+            self.note(layer, state.kind());
+        }
     }
 
     /// Idle → Draining, unless somebody holds it. Only with the pool locked.
     fn drain(&self, layer: usize) -> Result<(), Snapshot> {
         let before = self.layers[layer].drain()?;
         self.count_resident(before, LayerState::Draining);
+        self.note(layer, Kind::Draining);
         Ok(())
+    }
+
+    fn note(&self, layer: usize, kind: Kind) {
+        if let Some(timeline) = &self.timeline {
+            timeline.note(kind, layer);
+        }
     }
 
     fn count_resident(&self, before: LayerState, after: LayerState) {
@@ -243,6 +257,7 @@ impl<S: Send + Sync + 'static> Residency<S> {
         limits: Limits,
         pool: Arc<Pool<S>>,
         owner: Weak<dyn Owner>,
+        timeline: Option<Arc<Timeline>>,
     ) -> Residency<S> {
         let words = Arc::new(Words {
             layers: (0..layers).map(|_| LayerWord::default()).collect(),
@@ -250,6 +265,7 @@ impl<S: Send + Sync + 'static> Residency<S> {
             groups,
             resident: AtomicUsize::new(0),
             last_acquired: AtomicUsize::new(usize::MAX),
+            timeline,
         });
         let id = NEXT_LEDGER.fetch_add(1, Ordering::Relaxed);
         pool.lock().ledgers.insert(id, Ledger::new(words.clone(), limits, owner));

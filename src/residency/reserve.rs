@@ -10,6 +10,7 @@ use super::ledger::{Footing, Ledger, Tenant};
 use super::pool::{State, Tail};
 use super::sketch::Sketch;
 use super::{LayerState, Snapshot};
+use crate::timeline::Kind;
 
 /// Smaller blocks are not asked of a driver where more is wanted anyway: each call takes a while.
 const LEAST_BLOCK: u64 = 32 << 20;
@@ -343,6 +344,7 @@ impl<S> State<S> {
         let ledger = self.ledgers.get_mut(&id)?;
         ledger.words.drain(layer).ok()?;
         ledger.evictions += 1;
+        ledger.words.note(layer, Kind::Eviction);
         Some(ledger.drained(id, layer))
     }
 

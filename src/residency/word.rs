@@ -2,6 +2,7 @@
 
 use super::Holder;
 use super::sync::{AtomicU64, Ordering};
+use crate::timeline::Kind;
 
 /// Where a layer is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,17 @@ impl LayerState {
             LayerState::Partial => "partial",
             LayerState::Resident => "resident",
             LayerState::Draining => "draining",
+        }
+    }
+
+    /// How a timeline calls it.
+    pub(super) const fn kind(self) -> Kind {
+        match self {
+            LayerState::Absent => Kind::Absent,
+            LayerState::Loading => Kind::Loading,
+            LayerState::Partial => Kind::Partial,
+            LayerState::Resident => Kind::Resident,
+            LayerState::Draining => Kind::Draining,
         }
     }
 

@@ -15,6 +15,7 @@ use super::staging::Slot;
 use super::watch::Watch;
 use crate::device::{self, Device, DeviceName, RawEvent, RawStream};
 use crate::error::Result;
+use crate::timeline;
 
 /// Slots of one device: enough to fill some while others are copied.
 const MOST_SLOTS: usize = 8;
@@ -213,8 +214,9 @@ impl Lane {
 
     /// Queues copies out of a slot; the ticket that passes when they have. The slot comes back by itself. Where a copy was
     /// refused, the memory that it was for may be written until the ticket has passed.
-    pub fn send(&self, slot: Slot, legs: &[Leg]) -> (Ticket, Result<()>) {
+    pub fn send(&self, mut slot: Slot, legs: &[Leg]) -> (Ticket, Result<()>) {
         let started = Instant::now();
+        slot.copying = timeline::begin_copy(legs.iter().map(|leg| leg.bytes).sum());
         let mut state = self.lock();
         let ticket = state.next;
         state.next += 1;
@@ -266,7 +268,8 @@ impl Lane {
     }
 
     fn collect_first(&self, state: &mut State) {
-        if let Some((ticket, slot)) = state.in_flight.pop_front() {
+        if let Some((ticket, mut slot)) = state.in_flight.pop_front() {
+            slot.copying = None;
             self.passed.fetch_max(ticket, Ordering::Release);
             state.idle.push(slot);
         }
@@ -281,6 +284,11 @@ impl Lane {
         self.collect(&mut state);
         drop(state);
         self.changed.notify_all();
+        self.passed.load(Ordering::Acquire) >= ticket
+    }
+
+    /// Whether a copy has passed, as far as anybody has looked.
+    pub(super) fn is_known_to_have_passed(&self, ticket: Ticket) -> bool {
         self.passed.load(Ordering::Acquire) >= ticket
     }
 

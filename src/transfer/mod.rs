@@ -26,6 +26,7 @@ pub use workers::{Errand, MAX_WORKERS, Queue, default_workers, run_errands};
 
 use crate::error::Result;
 use crate::io::Source;
+use crate::timeline::Timeline;
 
 /// Where a chunk's bytes go.
 pub enum Destination {
@@ -81,6 +82,11 @@ unsafe impl Send for Chunk {}
 pub trait Customer: Send + Sync {
     /// A chunk has come to its end. Called on a worker, with no lock held.
     fn delivered(self: Arc<Self>, chunk: Chunk, result: Result<()>);
+
+    /// Where its reads and copies are noted.
+    fn timeline(&self) -> Option<&Arc<Timeline>> {
+        None
+    }
 }
 
 /// How soon a chunk is wanted.

@@ -6,6 +6,7 @@ use super::lane::Leg;
 use super::staging::Slot;
 use super::{Chunk, Marks, Part};
 use crate::error::Result;
+use crate::timeline;
 
 /// How a chunk's bytes lie on a device.
 pub enum Route {
@@ -118,5 +119,8 @@ fn send(marks: &Marks, slot: Slot, filled: Result<()>, legs: &[Leg]) -> Result<(
     }
     let (ticket, result) = marks.lane().send(slot, legs);
     marks.copied(ticket);
+    if timeline::is_here() {
+        marks.lane().watch.note(marks.lane(), ticket);
+    }
     result
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::device::{Device, RawEvent};
 use crate::error::{Error, Result};
 use crate::io::os;
+use crate::timeline::Span;
 
 /// What a slot holds of a file: copies of this size run at the speed of the wire.
 pub const SLOT_BYTES: usize = 4 << 20;
@@ -32,6 +33,8 @@ pub struct Slot {
     bytes: usize,
     is_locked: bool,
     event: RawEvent,
+    /// Its copy, where that is noted.
+    pub(super) copying: Option<Span>,
 }
 
 // SAFETY: the memory belongs to the slot alone, and the device takes calls from any thread.
@@ -75,7 +78,7 @@ impl Slot {
                 return Err(error);
             }
         }
-        Ok(Slot { device: device.clone(), start, bytes, is_locked: locks, event })
+        Ok(Slot { device: device.clone(), start, bytes, is_locked: locks, event, copying: None })
     }
 
     /// How many bytes of a file it holds.

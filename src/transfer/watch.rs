@@ -12,6 +12,8 @@ const FIRST_PAUSE: Duration = Duration::from_micros(20);
 const LAST_PAUSE: Duration = Duration::from_millis(1);
 /// Pauses where nothing is waited for.
 const IDLE_PAUSE: Duration = Duration::from_millis(500);
+/// Pauses where nobody waits, but ends are noted: each look costs some microseconds.
+const NOTING_PAUSE: Duration = Duration::from_micros(500);
 
 /// What is to be done once the device has come so far.
 pub type Then = Box<dyn FnOnce() + Send>;
@@ -26,6 +28,8 @@ pub struct Watch {
 #[derive(Default)]
 struct State {
     waits: Vec<Wait>,
+    /// The last copy whose end is to be noted, though nobody waits for it.
+    noted: Ticket,
     is_running: bool,
 }
 
@@ -72,6 +76,19 @@ impl Watch {
         self.lock().waits.push(wait);
         self.start(lane);
         self.changed.notify_all();
+    }
+
+    /// Has a copy's end seen soon.
+    pub fn note(&self, lane: &Arc<Lane>, ticket: Ticket) {
+        let mut state = self.lock();
+        let before = state.noted;
+        state.noted = before.max(ticket);
+        drop(state);
+        // As long as the one before has not passed, the thread looks again in a while.
+        if lane.is_known_to_have_passed(before) {
+            self.start(lane);
+            self.changed.notify_all();
+        }
     }
 
     /// Starts the thread, if it does not run. Where it cannot be started, this one does its work.
@@ -123,11 +140,14 @@ impl Watch {
         !state.is_running
     }
 
-    fn sleep(&self, pause: Duration) {
+    /// Sleeps, but not where there is more to look at than there was.
+    fn sleep(&self, pause: Duration, waits: usize, noted: Ticket) {
         let state = self.lock();
-        let count = state.waits.len();
         let until = Instant::now() + pause;
-        let is_as_before = |state: &mut State| state.waits.len() == count && Instant::now() < until;
+        let is_as_before = |state: &mut State| {
+            let is_known = pause < IDLE_PAUSE || state.noted == noted;
+            is_known && state.waits.len() == waits && Instant::now() < until
+        };
         drop(self.changed.wait_timeout_while(state, pause, is_as_before));
     }
 }
@@ -137,16 +157,18 @@ fn look(lane: &Arc<Lane>) {
     let mut pause = FIRST_PAUSE;
     let mut before = 0;
     loop {
+        let noted = lane.watch.lock().noted;
         let left = lane.watch.look_once(lane);
         if left == 0 && lane.watch.end(lane) {
             return;
         }
         pause = match left {
+            0 if !lane.has_passed(noted) => NOTING_PAUSE,
             0 => IDLE_PAUSE,
             left if left != before => FIRST_PAUSE,
             _ => (pause * 2).min(LAST_PAUSE),
         };
         before = left;
-        lane.watch.sleep(pause);
+        lane.watch.sleep(pause, left, noted);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::{Chunk, Customer, Priority};
 use crate::error::{Error, Result};
 use crate::io::os;
+use crate::timeline;
 
 /// A bound for what a caller may ask for, not a recommendation.
 pub const MAX_WORKERS: usize = 64;
@@ -340,8 +341,10 @@ fn work() {
 
 /// Moves a chunk and tells of its end. A caller's own reader may panic; that is an error like any other.
 fn carry(chunk: Chunk, customer: Arc<dyn Customer>) {
+    let here = timeline::enter(customer.timeline(), chunk.layer);
     let carried = catch_unwind(AssertUnwindSafe(|| chunk.carry()));
     let result = carried.unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
+    drop(here);
     contain(|| customer.delivered(chunk, result));
 }
 

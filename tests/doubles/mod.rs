@@ -24,6 +24,9 @@ pub const LIMIT: Duration = Duration::from_mins(5);
 /// Set in a run on a double.
 const ON_DOUBLE: &str = "PML_TEST_ON_DOUBLE";
 
+/// What a double is set to when it is loaded.
+const SETTINGS: &str = "PML_DOUBLE";
+
 /// The core's files, beside those of each driver.
 const CORE: [&str; 5] = ["double.c", "memory.c", "handles.c", "streams.c", "capture.c"];
 
@@ -194,7 +197,12 @@ pub fn passes_on(kind: Kind, arguments: &[&str]) {
     if is_on_double() {
         return;
     }
-    let output = rerun(kind, Variant::Current, &[], arguments, LIMIT);
+    // Nothing may hang on how long a copy takes.
+    let environment: &[(&str, &str)] =
+        if std::env::var_os(SETTINGS).is_some() { &[] } else { &[(SETTINGS, "random_latency_ns=200000")] };
+    let longer = std::env::var("PML_TEST_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
+    let limit = LIMIT + Duration::from_secs(longer);
+    let output = rerun(kind, Variant::Current, environment, arguments, limit);
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "on a double of {kind:?}: {}\n{text}\n{errors}", output.status);
 }
