@@ -34,6 +34,7 @@ fn under_valgrind(program: &Program) {
     let mut command = Command::new("valgrind");
     command.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=definite,indirect"]);
     command.args(["--errors-for-leak-kinds=definite,indirect"]);
+    command.arg(format!("--suppressions={}", root().join("tests/c/valgrind.supp").display()));
     run(command.arg(&program.executable).arg(&program.model));
 }
 

@@ -1,6 +1,7 @@
 //! Acquiring, reading ahead and unloading on the host: what is in memory when, and what happens when it goes wrong.
 
 mod doubles;
+mod helpers;
 mod models;
 
 use std::io;
@@ -901,7 +902,8 @@ fn random_use_from_many_threads_keeps_every_promise() {
             loader.unload_layer(layer).unwrap();
             assert_eq!(loader.layer_info(layer).unwrap().acquires, 0);
         }
-        assert_eq!(loader.stats().resident_bytes, 0, "{mode:?}");
+        // On a device it is given back when the copies into it have passed.
+        helpers::until(|| loader.stats().resident_bytes == 0);
     }
 }
 

@@ -345,5 +345,6 @@ int main(int argc, char **argv)
     EXPECT(PML_STATUS_OK, pml_loader_open(argv[1], NULL, &loader));
     if (loader != NULL) with_loader(loader);
     pml_loader_free(loader);
+    pml_trim();
     return failures == 0 ? 0 : 1;
 }

@@ -55,7 +55,7 @@ static void struct_sizes(void)
     CHECK(sizeof(pml_tensor_info_t) == 88);
     CHECK(sizeof(pml_view_t) == 48);
     CHECK(sizeof(pml_metadata_info_t) == 48);
-    CHECK(sizeof(pml_stats_t) == 192);
+    CHECK(sizeof(pml_stats_t) == 248);
     CHECK(sizeof(pml_event_t) == 96);
     CHECK(sizeof(pml_allocator_t) == 32);
 }
