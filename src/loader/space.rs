@@ -157,7 +157,8 @@ impl Plan {
         };
         if terms.lane.is_some() {
             let (positions, bytes) = positions(layer, terms.spacing, GRAIN, true).ok_or_else(too_large)?;
-            let charge = (bytes as u64).checked_next_multiple_of(GRAIN).ok_or_else(too_large)?;
+            // A layer without bytes has a place too.
+            let charge = (bytes as u64).max(1).checked_next_multiple_of(GRAIN).ok_or_else(too_large)?;
             return Ok(Plan { layout: Layout::Away { positions }, charge });
         }
         if terms.allocator.is_none() && is_viewable(layer, terms.spacing) {
