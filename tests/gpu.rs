@@ -7,8 +7,8 @@
 //! |---|---|
 //! | the event of a release | `memory_that_a_stream_still_reads_is_not_used_again` |
 //! | the wait for a copy's event | `a_stream_waits_for_copies_that_are_under_way` |
-//! | the slot's event | every test: the double sees staging memory change before its copy |
-//! | the charge of a block | `the_device_never_has_more_than_the_budget`, and most of `budgets` |
+//! | the slot's event | every test that reads bytes: copies count as done that have not passed |
+//! | the charge of a block | `a_device_without_memory_evicts_and_tries_again`, and the suites of `budgets` |
 
 mod doubles;
 mod driver;
@@ -227,9 +227,9 @@ fn a_capture_is_refused_and_survives() {
 
 #[test]
 fn allocations_are_few_and_then_none() {
-    let Some(gpu) = gpu() else { return };
     const LAYERS: usize = 12;
     const LARGE: usize = 8 << 20;
+    let Some(gpu) = gpu() else { return };
     let calls = |double: &Double| {
         let names: &[&str] = match kind() {
             Kind::Cuda => &["cuMemAlloc", "cuMemHostRegister", "cuMemHostAlloc", "cuMemFree", "cuMemHostUnregister"],
@@ -503,12 +503,16 @@ fn two_loaders_share_the_wire_evenly() {
     let wire = Wire::layers(128, 1 << 20);
     let open = || wire.open(Options { workers: 2, ..on_gpu() });
     let loaders = [open(), open()];
-    loaders.iter().for_each(|loader| loader.start().unwrap());
+    for loader in &loaders {
+        loader.start().unwrap();
+    }
     until(|| loaders.iter().any(|loader| loader.progress() > 0.6));
     let done = loaders.iter().map(|loader| loader.progress()).collect::<Vec<_>>();
     let share = done[0] / (done[0] + done[1]);
     assert!((0.4..=0.6).contains(&share), "{done:?}");
-    loaders.iter().for_each(|loader| loader.wait(None).unwrap());
+    for loader in loaders {
+        loader.wait(None).unwrap();
+    }
 }
 
 #[test]
@@ -547,7 +551,9 @@ fn whole_tensors_go_into_memory_of_the_engine() {
             assert_eq!(gpu.launch(stream, *memory, size, expected, 1), 0);
         }
         assert_eq!(gpu.synchronize(stream), 0);
-        memory.into_iter().for_each(|memory| assert_eq!(gpu.free(memory), 0));
+        for memory in memory {
+            assert_eq!(gpu.free(memory), 0);
+        }
     }
     gpu.destroy_stream(stream);
 }

@@ -54,7 +54,7 @@ fn is_short(reading: Option<Reading>, threshold: u64) -> bool {
 impl Core {
     /// Gives blocks of the device back in which nothing lies; whether there were any.
     fn give_blocks_back(&self) -> bool {
-        let blocks = self.residency.empty_blocks(&mut self.residency.lock());
+        let blocks = self.residency.lock().take_empty_blocks();
         let were_any = blocks.is_some();
         self.finish_all(blocks.into_iter().collect());
         were_any

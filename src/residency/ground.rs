@@ -296,7 +296,9 @@ mod tests {
                 let used: u64 = taken.iter().map(|place| place.bytes).sum();
                 prop_assert_eq!(free + used, ground.map.total());
             }
-            taken.into_iter().for_each(|place| ground.map.free(place));
+            for place in taken {
+                ground.map.free(place);
+            }
             prop_assert_eq!((ground.map.largest_hole(), ground.map.empty()), (BLOCK, 3 * BLOCK));
         }
     }

@@ -363,14 +363,15 @@ impl<S> Ledger<S> {
     /// Takes the space of a layer that drains, with its charge, which counts until the space is gone. Space with a tail stays
     /// until that has passed.
     pub(super) fn drained(&mut self, id: u64, layer: usize) -> Drained<S> {
-        if let Some(tenant) = self.tenants.get_mut(&layer)
-            && let Some(tail) = &tenant.tail
-        {
-            if let (Some(place), Some(footing)) = (tenant.place, self.ground) {
-                tenant.drains.fetch_add(1, Ordering::Relaxed);
-                let drain = Drain { ledger: id, layer, site: footing.site, place, count: tenant.drains.clone() };
-                return Drained::Later { drain, tail: tail.clone() };
-            }
+        let tenant = self.tenants.get(&layer);
+        let on_device =
+            tenant.and_then(|tenant| Some((tenant, tenant.tail.clone()?, tenant.place?, self.ground?.site)));
+        if let Some((tenant, tail, place, site)) = on_device {
+            tenant.drains.fetch_add(1, Ordering::Relaxed);
+            return Drained::Later {
+                drain: Drain { ledger: id, layer, site, place, count: tenant.drains.clone() },
+                tail,
+            };
         }
         // On a device it is the block that counts.
         let charges = self.tenants.get(&layer).filter(|tenant| tenant.place.is_none());

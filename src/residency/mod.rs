@@ -205,6 +205,13 @@ impl<S> Locked<'_, S> {
         (self.state.limit, self.state.charged)
     }
 
+    /// Takes blocks of this loader's device out in which nothing lies, to be given back to the driver.
+    pub fn take_empty_blocks(&mut self) -> Option<Drained<S>> {
+        let site = self.ground?.site;
+        let blocks = self.state.take_empty(site);
+        (blocks.bytes > 0).then_some(Drained::Blocks(blocks))
+    }
+
     /// How the blocks stand on this loader's device; `None` on the host.
     pub fn blocks(&self) -> Option<Blocks> {
         let site = self.ground?.site;
@@ -487,13 +494,6 @@ impl<S: Send + Sync + 'static> Residency<S> {
         ledger.state.charged -= bytes;
         ledger.state.move_out(self.id, layer, 0);
         self.pool.notify(&mut ledger.state);
-    }
-
-    /// Blocks of this loader's device in which nothing lies, to be given back to the driver.
-    pub fn empty_blocks(&self, ledger: &mut Locked<'_, S>) -> Option<Drained<S>> {
-        let site = ledger.ground?.site;
-        let blocks = ledger.state.take_empty(site);
-        (blocks.bytes > 0).then_some(Drained::Blocks(blocks))
     }
 
     /// Every layer that counts against this loader's limits, and its owner.

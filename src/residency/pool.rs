@@ -212,7 +212,9 @@ impl<S: Send> Trim for Pool<S> {
         let sites: Vec<Site> = state.grounds.keys().copied().collect();
         let blocks: Vec<Leaving> = sites.into_iter().map(|site| state.take_empty(site)).collect();
         drop(state);
-        blocks.into_iter().for_each(|blocks| self.drop_blocks(blocks));
+        for blocks in blocks {
+            self.drop_blocks(blocks);
+        }
     }
 }
 
@@ -229,7 +231,9 @@ pub(super) fn register<S: Send + 'static>(pool: &Arc<Pool<S>>) {
 /// Gives the blocks of every device back in which nothing lies.
 pub fn trim() {
     let pools: Vec<_> = POOLS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
-    pools.iter().for_each(|pool| pool.trim());
+    for pool in pools {
+        pool.trim();
+    }
 }
 
 impl<S> State<S> {

@@ -66,6 +66,21 @@ pub struct Drain {
     pub(super) count: Arc<AtomicU32>,
 }
 
+/// Space that was found.
+enum Grant {
+    OnHost,
+    OnDevice(Granted),
+}
+
+impl Grant {
+    fn on_device(self) -> Option<Granted> {
+        match self {
+            Grant::OnHost => None,
+            Grant::OnDevice(granted) => Some(granted),
+        }
+    }
+}
+
 /// Blocks that are being given back to their driver.
 pub struct Leaving {
     pub(super) site: Site,
@@ -174,8 +189,9 @@ impl<S> State<S> {
         loop {
             let Some(mut lack) = self.lack(asking, bytes) else { return Verdict::TooLarge };
             if !lack.is_own()
-                && let Some(granted) = self.grant(asking, bytes)
+                && let Some(grant) = self.grant(asking, bytes)
             {
+                let granted = grant.on_device();
                 if let Some(own) = self.ledgers.get_mut(&asking) {
                     own.move_in(layer, bytes, now, granted.map(|granted| granted.place));
                 }
@@ -220,13 +236,13 @@ impl<S> State<S> {
 
     /// Charges the bytes, or takes a place for them, or notes a block that is to be made for them; `None` where that does
     /// not fit now.
-    fn grant(&mut self, asking: u64, bytes: u64) -> Option<Option<Granted>> {
+    fn grant(&mut self, asking: u64, bytes: u64) -> Option<Grant> {
         let available = self.limit.saturating_sub(self.charged);
         let own = self.ledgers.get(&asking)?;
         let Some(Footing { site, whole, alignment }) = own.ground else {
             return (bytes <= available).then(|| {
                 self.charge(bytes);
-                None
+                Grant::OnHost
             });
         };
         let missing = whole.saturating_sub(own.charged).max(bytes);
@@ -236,7 +252,7 @@ impl<S> State<S> {
         let slack = alignment - GRAIN;
         if let Some(place) = ground.map.hole(bytes, alignment) {
             ground.map.take(place);
-            return Some(Some(Granted { place, block: None, slack }));
+            return Some(Grant::OnDevice(Granted { place, block: None, slack }));
         }
         let most = available.min(ground.spare()).saturating_sub(slack);
         if bytes > most || ground.map.is_hole_coming(bytes, alignment) {
@@ -247,7 +263,7 @@ impl<S> State<S> {
         let block = block_bytes(bytes, grown.max(LEAST_BLOCK), missing.min(most));
         let place = ground.add(block, bytes, slack);
         self.charge(block + slack);
-        Some(Some(Granted { place, block: Some(block), slack }))
+        Some(Grant::OnDevice(Granted { place, block: Some(block), slack }))
     }
 
     /// What lacks comes free with blocks in which nothing lies.

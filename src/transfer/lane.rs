@@ -165,15 +165,15 @@ impl Lane {
                 drop(state);
                 match self.make_slot() {
                     Ok(Some(slot)) => return Ok(slot),
-                    Ok(None) if self.lock().slots > 0 => {}
-                    // Others have all of it, and give back what they do not use.
+                    // With the slots that there are it goes on.
+                    Ok(None) | Err(_) if self.lock().slots > 0 => {}
                     Ok(None) => {
+                        // Others have all of it, and give back what they do not use.
                         trim_where(|other| !std::ptr::eq(other, &raw const **self));
+                        std::thread::sleep(SCARCE);
                         state = self.lock();
                         continue;
                     }
-                    // With the slots that there are it goes on.
-                    Err(_) if self.lock().slots > 0 => {}
                     Err(error) => return Err(error),
                 }
                 state = self.lock();
@@ -187,18 +187,15 @@ impl Lane {
     /// Makes a slot that was counted already.
     fn make_slot(self: &Arc<Lane>) -> Result<Option<Slot>> {
         let made = Slot::make(&self.device);
-        match &made {
-            Ok(Some(slot)) => {
-                if !slot.is_locked() {
-                    self.is_pageable.store(true, Ordering::Relaxed);
-                }
-                // Whoever takes slots has them given back when nobody needs them.
-                self.watch.start(self);
+        if let Ok(Some(slot)) = &made {
+            if !slot.is_locked() {
+                self.is_pageable.store(true, Ordering::Relaxed);
             }
-            Ok(None) | Err(_) => {
-                self.lock().slots -= 1;
-                self.changed.notify_all();
-            }
+            // Whoever takes slots has them given back when nobody needs them.
+            self.watch.start(self);
+        } else {
+            self.lock().slots -= 1;
+            self.changed.notify_all();
         }
         made
     }
