@@ -74,6 +74,22 @@ pub(super) struct Driver {
 }
 
 impl Driver {
+    /// How many devices there are, as the runtime says now.
+    fn count_now(&self) -> Answer<u32> {
+        let mut count: c_int = 0;
+        // SAFETY: the first may be called at any time and again; the second writes a number. Without a device the first
+        // has less to say than the second.
+        unsafe {
+            let initialised = call!(self, hipInit(0));
+            call!(self, hipGetDeviceCount(&raw mut count))?;
+            initialised?;
+        }
+        u32::try_from(count)
+            .ok()
+            .filter(|count| *count > 0)
+            .ok_or(Refusal { function: "hipGetDeviceCount", code: NO_DEVICE })
+    }
+
     fn load() -> std::result::Result<Driver, String> {
         let library = find_library()?;
         let title = format!("HIP runtime at {}", path_of(&library).map_or("?".to_owned(), |path| path_text(&path)));
@@ -145,18 +161,16 @@ impl driver::Driver for Driver {
     }
 
     fn count(&self) -> Answer<u32> {
-        let mut count: c_int = 0;
-        // SAFETY: the first may be called at any time and again; the second writes a number. Without a device the first
-        // has less to say than the second.
-        unsafe {
-            let initialised = call!(self, hipInit(0));
-            call!(self, hipGetDeviceCount(&raw mut count))?;
-            initialised?;
+        // Where there is no device the runtime says so for good, and loses memory each time that it is asked.
+        static NONE: OnceLock<Refusal> = OnceLock::new();
+        if let Some(refusal) = NONE.get() {
+            return Err(*refusal);
         }
-        u32::try_from(count)
-            .ok()
-            .filter(|count| *count > 0)
-            .ok_or(Refusal { function: "hipGetDeviceCount", code: NO_DEVICE })
+        self.count_now().inspect_err(|refusal| {
+            if refusal.code == NO_DEVICE {
+                let _ = NONE.set(*refusal);
+            }
+        })
     }
 
     fn describe(&self, ordinal: u32) -> Answer<DeviceInfo> {
