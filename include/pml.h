@@ -679,7 +679,8 @@ typedef struct pml_event_t {
 
 /**
  * Functions that give and take the memory of layers. Start from PML_ALLOCATOR_INIT. Both are called on any thread, several
- * at once, with no lock held; they must not call the library.
+ * at once, with no lock held; they must not call the library. On a GPU the thread has no current context or device, and the memory
+ * is of the device that is told: several layers may lie in one piece of it.
  */
 typedef struct pml_allocator_t {
     /**
@@ -1055,7 +1056,8 @@ typedef struct pml_stats_t {
      */
     uint64_t left_out;
     /**
-     * What layers take of the limits now, in bytes: in memory, on their way, or being given back.
+     * What layers take of the limits now, in bytes: in memory, on their way, or being given back. On a GPU the blocks that
+     * they lie in may be larger.
      */
     uint64_t charged_bytes;
     /**
@@ -1384,7 +1386,7 @@ pml_status_t pml_rules_skip(struct pml_rules_t *rules,
  * with pml_budget_free. On failure `*out` is NULL.
  *
  * What counts is every layer in memory, on its way, or being given back, in bytes of the space that it takes; the ends of
- * the first and last page of a layer are beyond.
+ * the first and last page of a layer are beyond. On a GPU it is the blocks that the driver gave, whatever lies in them.
  *
  * Errors: PML_STATUS_INVALID_ARGUMENT.
  */
@@ -1472,7 +1474,8 @@ pml_status_t pml_tensor_acquire(struct pml_tensor_t *tensor,
 /**
  * Releases what the same handle acquired, once. Its view is not valid any more, unless something else holds the layer.
  *
- * Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_INVALID_ARGUMENT for another stream.
+ * Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_INVALID_ARGUMENT for another stream; PML_STATUS_DEVICE and
+ * PML_STATUS_STREAM_CAPTURING, as from pml_loader_release_layer.
  */
 PML_API
 pml_status_t pml_tensor_release(struct pml_tensor_t *tensor,
@@ -1604,7 +1607,8 @@ pml_status_t pml_loader_tensor_at(struct pml_loader_t *loader,
  * pauses until something is unloaded. While it goes on a further call changes nothing; after it has ended, failed or was
  * cancelled it begins again with what is not in memory, and tries again what was left out. May be called inside a callback.
  *
- * Errors: PML_STATUS_INVALID_ARGUMENT.
+ * Errors: PML_STATUS_CLOSED; where layers go to a GPU that cannot be woken, PML_STATUS_DEVICE, PML_STATUS_UNSUPPORTED and
+ * PML_STATUS_OUT_OF_MEMORY, as from every call that first wants a layer; PML_STATUS_INVALID_ARGUMENT.
  */
 PML_API
 pml_status_t pml_loader_start(struct pml_loader_t *loader);
@@ -1804,7 +1808,7 @@ pml_status_t pml_loader_acquire_layer(struct pml_loader_t *loader,
  * after the call.
  *
  * Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for another
- * stream; PML_STATUS_STREAM_CAPTURING on a stream whose work is being captured, after which it is acquired as before.
+ * stream; PML_STATUS_DEVICE and PML_STATUS_STREAM_CAPTURING, the latter on a stream whose work is being captured, after which it is acquired as before.
  */
 PML_API
 pml_status_t pml_loader_release_layer(struct pml_loader_t *loader,
@@ -1812,7 +1816,8 @@ pml_status_t pml_loader_release_layer(struct pml_loader_t *loader,
                                       void *stream);
 
 /**
- * Gives a layer's memory back to the system. Of a layer that is under way it waits for the reads; of one that is not in
+ * Gives a layer's memory back to the system; on a GPU to other layers, when what streams still do with it has passed, and
+ * until then an acquire finds it again. Of a layer that is under way it waits for the reads; of one that is not in
  * memory it does nothing but forget which tensors were left out, so that the next acquire tries them again.
  *
  * Errors: PML_STATUS_BUSY while the layer or one of its tensors is acquired; PML_STATUS_OUT_OF_RANGE;

@@ -14,7 +14,7 @@ pub struct pml_budget_t {
 /// with pml_budget_free. On failure `*out` is NULL.
 ///
 /// What counts is every layer in memory, on its way, or being given back, in bytes of the space that it takes; the ends of
-/// the first and last page of a layer are beyond.
+/// the first and last page of a layer are beyond. On a GPU it is the blocks that the driver gave, whatever lies in them.
 ///
 /// Errors: PML_STATUS_INVALID_ARGUMENT.
 ///

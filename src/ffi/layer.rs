@@ -291,7 +291,7 @@ pub unsafe extern "C" fn pml_loader_acquire_layer(
 /// after the call.
 ///
 /// Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT for another
-/// stream; PML_STATUS_STREAM_CAPTURING on a stream whose work is being captured, after which it is acquired as before.
+/// stream; PML_STATUS_DEVICE and PML_STATUS_STREAM_CAPTURING, the latter on a stream whose work is being captured, after which it is acquired as before.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.
@@ -312,7 +312,8 @@ pub unsafe extern "C" fn pml_loader_release_layer(
     })
 }
 
-/// Gives a layer's memory back to the system. Of a layer that is under way it waits for the reads; of one that is not in
+/// Gives a layer's memory back to the system; on a GPU to other layers, when what streams still do with it has passed, and
+/// until then an acquire finds it again. Of a layer that is under way it waits for the reads; of one that is not in
 /// memory it does nothing but forget which tensors were left out, so that the next acquire tries them again.
 ///
 /// Errors: PML_STATUS_BUSY while the layer or one of its tensors is acquired; PML_STATUS_OUT_OF_RANGE;

@@ -80,7 +80,8 @@ pub struct pml_stats_t {
     pub retries: u64,
     /// Tensors left out because they could not be read.
     pub left_out: u64,
-    /// What layers take of the limits now, in bytes: in memory, on their way, or being given back.
+    /// What layers take of the limits now, in bytes: in memory, on their way, or being given back. On a GPU the blocks that
+    /// they lie in may be larger.
     pub charged_bytes: u64,
     /// The most that they took at once.
     pub peak_charged_bytes: u64,

@@ -18,7 +18,8 @@ use crate::loader::{Tensor, trim};
 /// pauses until something is unloaded. While it goes on a further call changes nothing; after it has ended, failed or was
 /// cancelled it begins again with what is not in memory, and tries again what was left out. May be called inside a callback.
 ///
-/// Errors: PML_STATUS_INVALID_ARGUMENT.
+/// Errors: PML_STATUS_CLOSED; where layers go to a GPU that cannot be woken, PML_STATUS_DEVICE, PML_STATUS_UNSUPPORTED and
+/// PML_STATUS_OUT_OF_MEMORY, as from every call that first wants a layer; PML_STATUS_INVALID_ARGUMENT.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.

@@ -319,7 +319,8 @@ pub unsafe extern "C" fn pml_tensor_acquire(
 
 /// Releases what the same handle acquired, once. Its view is not valid any more, unless something else holds the layer.
 ///
-/// Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_INVALID_ARGUMENT for another stream.
+/// Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_INVALID_ARGUMENT for another stream; PML_STATUS_DEVICE and
+/// PML_STATUS_STREAM_CAPTURING, as from pml_loader_release_layer.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.

@@ -63,7 +63,7 @@ pub struct Options {
     pub retry_backoff: Duration,
     /// Available bytes of memory below which `Unload::MemoryPressure` acts; `None` for 5 % of the total.
     pub pressure_threshold: Option<u64>,
-    /// What tells how much memory there is; the machine where it is `None`.
+    /// What tells how much memory there is; where it is `None` the machine, or on a GPU the device.
     pub gauge: Option<Arc<dyn Gauge>>,
     /// Told of each event, on a thread of the library's.
     pub on_event: Option<Listener>,
