@@ -315,6 +315,10 @@ impl Core {
             // Nothing was ever loaded, and nothing will be.
             return Ok(Stream::Host);
         }
+        if self.decided_seat().is_none() {
+            // Waking a device may take a while.
+            refuse_in_callback("the first use of a device")?;
+        }
         let is_away = self.seat()?.away.is_some();
         match number {
             // PML_STREAM_HOST is (void *)-1.
