@@ -6,6 +6,7 @@ mod limits;
 mod loads;
 mod models;
 mod outside;
+mod passes;
 mod pinned;
 mod report;
 
@@ -101,6 +102,7 @@ fn measure(arguments: &Arguments) -> Result<bool, String> {
     let models = models::Models::write(arguments)?;
     let limits = limits::measure(&device, &models, arguments)?;
     let loads = loads::measure(&models, arguments)?;
+    let passes = passes::measure(arguments, limits["pinned_copy"].as_f64().unwrap_or(f64::INFINITY))?;
     let mut correctness: Vec<Value> =
         models.all().iter().map(|model| loads::verify(&model.path, arguments.device)).collect();
     correctness.extend(outside::hip_over_cuda(&models, arguments));
@@ -116,6 +118,7 @@ fn measure(arguments: &Arguments) -> Result<bool, String> {
         "models": models.all().iter().map(|model| model.as_json()).collect::<Vec<_>>(),
         "limits": limits,
         "loads": loads,
+        "passes": passes,
         "ratios": report::ratios(&limits, &loads),
         "correctness": correctness,
         "suites": suites,

@@ -110,6 +110,11 @@ fn table(result: &Value) -> String {
     for (name, ratio) in result["ratios"].as_object().into_iter().flatten() {
         row(&name.replace('_', " "), ratio.as_f64().map_or("-".to_owned(), |ratio| format!("{ratio:.2}")));
     }
+    let passes = &result["passes"];
+    row("full load of uneven layers to the wire", ratio(&passes["full_load_to_wire"]));
+    let list = |key: &str| passes[key].as_array().into_iter().flatten().map(ratio).collect::<Vec<_>>().join(", ");
+    row("passes to the longer of compute and transfer", list("pass_to_longer_of_compute_and_transfer"));
+    row("brought in each, of the model", list("brought_of_model"));
     for proof in result["correctness"].as_array().into_iter().flatten() {
         let what = format!("read back from {}: {}", plain(&proof["device"]), plain(&proof["model"]));
         let outcome = format!("{} tensors, {} differ", proof["tensors"], proof["different"]);
@@ -122,6 +127,10 @@ fn table(result: &Value) -> String {
         row(&format!("peer: {}", plain(&peer["name"])), peer_text(peer));
     }
     text
+}
+
+fn ratio(value: &Value) -> String {
+    value.as_f64().map_or("-".to_owned(), |ratio| format!("{ratio:.2}"))
 }
 
 fn plain(value: &Value) -> String {
