@@ -14,6 +14,8 @@ use crate::timeline::Kind;
 
 /// Smaller blocks are not asked of a driver where more is wanted anyway: each call takes a while.
 const LEAST_BLOCK: u64 = 32 << 20;
+/// What is read ahead in a layer loop takes the space of no layer that is so many times as large, and more.
+const OUT_OF_PROPORTION: u64 = 2;
 /// For how long a driver that had no more memory is not asked again, in nanoseconds.
 const SHORTAGE: u64 = 100_000_000;
 
@@ -367,6 +369,11 @@ impl<S> State<S> {
             // Among loaders, the layer used longest ago.
             let oldest = heaps.iter_mut().filter(may_help).min_by_key(|heap| heap.peek().map(|best| best.last_used));
             let Some(best) = oldest.and_then(BinaryHeap::pop) else { break };
+            let has_order = self.ledgers.get(&best.ledger).is_some_and(Ledger::has_order);
+            if asker != Asker::Acquire && has_order && best.charge / OUT_OF_PROPORTION > lack.shared.wanted {
+                // In a layer loop reading it again costs more than waiting for the next release.
+                continue;
+            }
             lack.less(best.charge, best.place, best.ledger == asking);
             chosen.push(best);
         }
@@ -449,6 +456,11 @@ impl<S> Ledger<S> {
     /// Whether layers go for others that are wanted: under some policies only where the device itself has no more.
     fn may_lose(&self, is_short: bool) -> bool {
         self.limits.reclaims || (is_short && self.limits.relieves)
+    }
+
+    /// Whether it is known what is needed when.
+    fn has_order(&self) -> bool {
+        self.order.is_some() && self.words.last_acquired().is_some()
     }
 
     /// Where a tenant lies on a device.
