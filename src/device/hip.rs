@@ -8,7 +8,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use libloading::Library;
 
@@ -163,6 +163,9 @@ impl driver::Driver for Driver {
     fn count(&self) -> Answer<u32> {
         // Where there is no device the runtime says so for good, and loses memory each time that it is asked.
         static NONE: OnceLock<Refusal> = OnceLock::new();
+        // One thread at a time: not every version initialises itself for several.
+        static ASKING: Mutex<()> = Mutex::new(());
+        let _alone = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(refusal) = NONE.get() {
             return Err(*refusal);
         }
