@@ -57,6 +57,7 @@ impl Core {
     ///
     /// # Safety
     /// The stream is alive.
+    #[inline]
     pub unsafe fn acquire_on(
         self: &Arc<Core>,
         layer: usize,
@@ -65,7 +66,18 @@ impl Core {
         timeout: Option<Duration>,
     ) -> Result<()> {
         self.acquire(layer, tensor, timeout)?;
-        let Some(marks) = self.decided_seat().and_then(|seat| seat.marks(layer)) else { return Ok(()) };
+        let away = self.decided_seat().and_then(|seat| seat.away.as_ref());
+        away.map_or(Ok(()), |away| {
+            // SAFETY: the caller's promise.
+            unsafe { self.admit(layer, tensor, stream, &away.marks[layer]) }
+        })
+    }
+
+    /// Has a stream, or this thread, wait for copies into a layer that was acquired for it.
+    ///
+    /// # Safety
+    /// The stream is alive.
+    unsafe fn admit(&self, layer: usize, tensor: Option<usize>, stream: Stream, marks: &Marks) -> Result<()> {
         if marks.are_copies_done() {
             return Ok(());
         }

@@ -376,7 +376,11 @@ impl Core {
     ///
     /// # Safety
     /// The stream is alive.
+    #[inline]
     pub unsafe fn release_on(&self, layer: usize, holder: Holder, stream: Stream) -> Result<bool> {
+        if stream == Stream::Host {
+            return Ok(self.release(layer, holder));
+        }
         // SAFETY: the caller's promise.
         unsafe { self.refuse_capture(layer, stream, "a release before or after the capture") }?;
         // SAFETY: the caller's promise, and it captures nothing.

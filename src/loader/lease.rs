@@ -183,6 +183,10 @@ impl TensorLease<'_> {
 
 impl Drop for TensorLease<'_> {
     fn drop(&mut self) {
+        if self.stream == Stream::Host {
+            self.tensor.core.release(self.tensor.layer(), Holder::Tensor);
+            return;
+        }
         // SAFETY: whoever acquired it keeps the stream alive.
         match unsafe { self.tensor.release(self.stream) } {
             // The graph that comes of the capture uses the bytes whenever it is launched: they stay.
@@ -240,6 +244,10 @@ impl<'a> LayerLease<'a> {
 impl Drop for LayerLease<'_> {
     fn drop(&mut self) {
         let core = self.loader.core();
+        if self.stream == Stream::Host {
+            core.release(self.layer, Holder::Layer);
+            return;
+        }
         // SAFETY: whoever acquired it keeps the stream alive.
         match unsafe { core.release_on(self.layer, Holder::Layer, self.stream) } {
             // The graph that comes of the capture uses the bytes whenever it is launched: they stay.
