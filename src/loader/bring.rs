@@ -77,6 +77,7 @@ impl Core {
     ///
     /// # Safety
     /// The stream is alive.
+    #[inline(never)]
     unsafe fn admit(&self, layer: usize, tensor: Option<usize>, stream: Stream, marks: &Marks) -> Result<()> {
         if marks.are_copies_done() {
             return Ok(());
@@ -105,18 +106,33 @@ impl Core {
                 }
                 Ok(())
             }
-            Found::TooMany => Err(Error::InvalidState {
-                subject: self.layer_text(layer),
-                found: "half a thousand million acquires that were not released".to_owned(),
-                expected: "each acquire to be released".to_owned(),
-            }),
-            Found::Missing => {
-                let _wait = Span::begin(self.settings.timeline.as_ref(), Kind::Wait, layer);
-                self.bring_and_wait(layer, tensor, timeout).inspect_err(|_| {
-                    self.release(layer, tensor.map_or(Holder::Layer, |_| Holder::Tensor));
-                })
-            }
+            Found::TooMany => Err(self.too_many(layer)),
+            Found::Missing => self.bring_or_release(layer, tensor, timeout),
         }
+    }
+
+    #[cold]
+    fn too_many(&self, layer: usize) -> Error {
+        Error::InvalidState {
+            subject: self.layer_text(layer),
+            found: "half a thousand million acquires that were not released".to_owned(),
+            expected: "each acquire to be released".to_owned(),
+        }
+    }
+
+    /// Brings what is missing of a layer that is held already; apart, so that its large frame is not the resident path's.
+    #[cold]
+    #[inline(never)]
+    fn bring_or_release(
+        self: &Arc<Core>,
+        layer: usize,
+        tensor: Option<usize>,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        let _wait = Span::begin(self.settings.timeline.as_ref(), Kind::Wait, layer);
+        self.bring_and_wait(layer, tensor, timeout).inspect_err(|_| {
+            self.release(layer, tensor.map_or(Holder::Layer, |_| Holder::Tensor));
+        })
     }
 
     fn bring_and_wait(self: &Arc<Core>, layer: usize, tensor: Option<usize>, timeout: Option<Duration>) -> Result<()> {
