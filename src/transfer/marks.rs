@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam::queue::SegQueue;
 
 use super::lane::{Lane, Ticket};
-use super::watch::{Then, Wait, contain};
+use super::watch::{Then, Wait};
+use super::workers::contain;
 use crate::device::{RawEvent, RawStream, Stream};
 use crate::error::Result;
 

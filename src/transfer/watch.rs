@@ -1,10 +1,10 @@
 //! A thread for each device that is in use: it sees when work that others have queued there has passed.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lane::{Lane, Ticket};
+use super::workers::contain;
 use crate::device::RawEvent;
 use crate::io::os;
 
@@ -70,11 +70,6 @@ impl Wait {
         }
         lane.has_passed(self.ticket)
     }
-}
-
-/// What a caller's own objects do when they are dropped must not cost the thread. Rust has printed the panic by then.
-pub(super) fn contain(then: Then) {
-    let _ = catch_unwind(AssertUnwindSafe(then));
 }
 
 impl Watch {

@@ -349,6 +349,6 @@ fn carry(chunk: Chunk, customer: Arc<dyn Customer>) {
 }
 
 /// What a caller's own objects do when they are dropped must not cost a worker. Rust has printed the panic by then.
-fn contain(body: impl FnOnce()) {
+pub(super) fn contain(body: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(body));
 }
