@@ -16,6 +16,7 @@ mod helpers;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use doubles::{Double, Kind};
@@ -326,6 +327,43 @@ fn falling_free_memory_evicts() {
     gpu.double.set("taken_bytes", all - before - (4 << 20));
     until(|| loader.stats().evictions >= 3);
     until(|| gpu.double.get("live_bytes") < before);
+}
+
+#[test]
+fn short_of_memory_only_layers_go_that_give_some_back() {
+    const LARGE: usize = 8 << 20;
+    let Some(gpu) = gpu() else { return };
+    let all = gpu.double.get("device_bytes");
+    let wire = Wire::layers(12, LARGE);
+    let options = Options { unload: Unload::MemoryPressure, pressure_threshold: Some(4 << 20), ..on_gpu() };
+    let loader = wire.open(options);
+    (0..12).for_each(|layer| check_bytes(&loader, layer));
+    let before = gpu.double.get("live_bytes");
+    // Four lie in a block; of two blocks one layer is in use.
+    let held = [loader.acquire_layer(0).unwrap(), loader.acquire_layer(5).unwrap()];
+    gpu.double.set("taken_bytes", all - before - (3 << 20));
+    until(|| gpu.double.get("live_bytes") < before);
+    assert_eq!(before - gpu.double.get("live_bytes"), 4 * LARGE as u64);
+    let state = |layer| loader.layer_info(layer).unwrap().state;
+    let there: Vec<bool> = (0..12).map(|layer| state(layer) == LayerState::Resident).collect();
+    assert_eq!(there, [vec![true; 8], vec![false; 4]].concat());
+    drop(held);
+}
+
+#[test]
+fn slow_reads_of_one_loader_leave_slots_to_another() {
+    let Some(_gpu) = gpu() else { return };
+    let slow = Wire::layers(16, LAYER);
+    let filling = slow.open(Options { workers: 8, strategy: Strategy::Parallel, max_concurrent_loads: 16, ..on_gpu() });
+    slow.held.store(true, Ordering::SeqCst);
+    filling.start().unwrap();
+    // As many as there are slots.
+    until(|| slow.under_way() == 8);
+    let other = Wire::layers(16, LAYER).open(on_gpu());
+    (0..16).for_each(|layer| check_bytes(&other, layer));
+    slow.held.store(false, Ordering::SeqCst);
+    filling.wait(None).unwrap();
+    (0..16).for_each(|layer| check_bytes(&filling, layer));
 }
 
 #[test]

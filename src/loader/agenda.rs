@@ -31,6 +31,8 @@ pub enum Cause {
 struct Begun {
     /// The call of `start` that has begun it, or joined.
     run: Option<u64>,
+    /// Whether that call joined others, who had queued some of it before.
+    joins: bool,
     /// Begun by so many who have not yet found out what is missing of it.
     errands: usize,
 }
@@ -127,12 +129,13 @@ impl Agenda {
     }
 
     /// Takes it off the list and notes that it is begun.
-    pub fn begin(&mut self, wanted: Wanted, cause: Cause) {
+    pub fn begin(&mut self, wanted: Wanted, cause: Cause, joins: bool) {
         self.pop(wanted, cause);
         let begun = self.under_way.entry(wanted.layer).or_default();
         begun.errands += 1;
         if let Cause::Run(run) = cause {
             begun.run = Some(run);
+            begun.joins = joins;
         }
     }
 
@@ -165,14 +168,20 @@ impl Agenda {
         }
     }
 
-    /// Ends `start` with an error, if it goes on and has begun this layer; whether it did.
+    /// Ends `start` with an error, if it goes on and has begun this layer; whether it did. Where it only joined others, it
+    /// tries by itself when they have ended.
     pub fn fail(&mut self, layer: usize, error: &Error) -> bool {
-        let goes_on = matches!(self.run, Run::Running(_))
-            && self.under_way.get(&layer).is_some_and(|begun| begun.run == Some(self.runs_begun));
-        if goes_on {
-            self.run = Run::Failed(error.clone());
+        let Run::Running(course) = &mut self.run else { return false };
+        let begun = self.under_way.get_mut(&layer).filter(|begun| begun.run == Some(self.runs_begun));
+        let Some(begun) = begun else { return false };
+        if begun.joins {
+            begun.run = None;
+            course.visited[layer] = false;
+            course.next = 0;
+            return false;
         }
-        goes_on
+        self.run = Run::Failed(error.clone());
+        true
     }
 
     /// Notes that all was delivered; whether it is the first time.

@@ -71,7 +71,7 @@ impl Core {
     ) -> Result<()> {
         let list = self.targets(targets.iter().map(|(tensor, into, bytes)| (*tensor, *into, *bytes)))?;
         let Some(away) = &self.seat()?.away else { return self.carry_into(&list, None) };
-        let marks = Arc::new(Marks::new(away.lane.clone()));
+        let marks = Arc::new(Marks::new(away.lane.clone(), self.residency.id()));
         // SAFETY: the caller's promise.
         if unsafe { marks.is_capturing(stream) }? {
             let subject = self.name().to_owned();
@@ -281,6 +281,7 @@ impl<'a> Chunks<'a> {
             members,
             reader: 0,
             failures: 0,
+            is_urgent: false,
             is_unread_alone: false,
             epoch: 0,
         }

@@ -349,14 +349,15 @@ impl Core {
         cause: Cause,
         granted: Option<(Plan, Option<Granted>)>,
     ) -> Errand {
-        agenda.begin(wanted, cause);
+        let joins = self.residency.snapshot(wanted.layer).state == LayerState::Loading && granted.is_none();
+        agenda.begin(wanted, cause, joins);
         let epoch = ledger.cancels();
         let core = self.clone();
         Box::new(move || core.load_in_background(wanted, cause, granted, epoch))
     }
 
     fn give_up(self: &Arc<Core>, agenda: &mut Agenda, wanted: Wanted, cause: Cause, error: Error) -> Errand {
-        agenda.begin(wanted, cause);
+        agenda.begin(wanted, cause, false);
         let core = self.clone();
         Box::new(move || {
             core.agenda().found_out(wanted.layer);

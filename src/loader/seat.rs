@@ -101,7 +101,7 @@ impl Core {
         let allocator_of = self.settings.allocator.as_ref().map(|_| self.residency.id());
         let site = Site { device: lane.name(), allocator_of };
         self.residency.settle_on(Footing { site, whole, alignment }, limit);
-        let marks = (0..self.layers.len()).map(|_| Arc::new(Marks::new(lane.clone()))).collect();
+        let marks = (0..self.layers.len()).map(|_| Arc::new(Marks::new(lane.clone(), self.residency.id()))).collect();
         Ok(Seat { away: Some(Away { lane, marks }), reason })
     }
 

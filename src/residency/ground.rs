@@ -107,6 +107,12 @@ impl Map {
         self.segments.iter().filter(|segment| segment.is_free()).map(Segment::taken).sum()
     }
 
+    /// The bytes of a block, if nothing lies in it.
+    pub fn empty_bytes_of(&self, id: u64) -> Option<u64> {
+        let segment = self.segments.iter().find(|segment| segment.id == id)?;
+        segment.is_free().then(|| segment.taken())
+    }
+
     fn segment(&mut self, id: u64) -> Option<&mut Segment> {
         self.segments.iter_mut().find(|segment| segment.id == id)
     }

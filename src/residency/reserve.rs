@@ -1,7 +1,7 @@
 //! Who gets space, and who has to go for it.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -154,6 +154,18 @@ impl Ord for Candidate {
 impl PartialOrd for Candidate {
     fn partial_cmp(&self, other: &Candidate) -> Option<Ordering> {
         Some(self.cmp(other))
+    }
+}
+
+/// Layers that give memory back when they go together.
+struct Group {
+    layers: Vec<usize>,
+    bytes: u64,
+}
+
+impl Group {
+    fn of_one(candidate: Candidate) -> Group {
+        Group { layers: vec![candidate.layer], bytes: candidate.charge }
     }
 }
 
@@ -389,22 +401,52 @@ impl<S> State<S> {
         Some(ledger.drained(id, layer))
     }
 
-    /// Layers of a loader that nobody holds, as many as have these bytes together, whatever its limits say.
+    /// Layers of a loader that nobody holds, whatever its limits say: as many as give these bytes back together, with what
+    /// goes already.
     pub(super) fn relieve(&mut self, id: u64, bytes: u64) -> Vec<Drained<S>> {
-        let mut drained = Vec::new();
-        let mut gone = 0;
-        let mut candidates = match self.ledgers.get(&id) {
-            Some(ledger) if bytes > 0 => ledger.candidates(id, Scope::All),
-            _ => BinaryHeap::new(),
+        let Some(ledger) = self.ledgers.get(&id).filter(|_| bytes > 0) else { return Vec::new() };
+        let site = ledger.ground.map(|ground| ground.site);
+        let candidates = ledger.candidates(id, Scope::All);
+        let (mut gone, groups) = match site {
+            None => (ledger.draining(), candidates.into_sorted_vec().into_iter().rev().map(Group::of_one).collect()),
+            Some(site) => self.whole_blocks(site, candidates),
         };
-        while gone < bytes {
-            let Some(candidate) = candidates.pop() else { break };
+        let mut drained = Vec::new();
+        for group in groups {
+            if gone >= bytes {
+                break;
+            }
+            let before = drained.len();
+            drained.extend(group.layers.iter().filter_map(|layer| self.evict(id, *layer)));
             // Held by now, some are no candidates any more.
-            let Some(one) = self.evict(id, candidate.layer) else { continue };
-            gone += candidate.charge;
-            drained.push(one);
+            if drained.len() == before + group.layers.len() {
+                gone += group.bytes;
+            }
         }
         drained
+    }
+
+    /// Blocks of a device that come free when some of these layers go, and what is free already or will be. First those whose
+    /// last layer would go first.
+    fn whole_blocks(&self, site: Site, mut candidates: BinaryHeap<Candidate>) -> (u64, Vec<Group>) {
+        let Some(ground) = self.grounds.get(&site) else { return (0, Vec::new()) };
+        let mut map = ground.map.clone();
+        let orphans = self.orphans.iter().filter(|(of, _)| *of == site).map(|(_, place)| *place);
+        let draining = self.ledgers.values().flat_map(|ledger| ledger.draining_places(site));
+        orphans.chain(draining).for_each(|place| map.free(place));
+        let coming = ground.leaving + map.empty();
+        let mut layers: HashMap<u64, Vec<usize>> = HashMap::new();
+        let mut groups = Vec::new();
+        while let Some(candidate) = candidates.pop() {
+            let Some((_, place)) = candidate.place else { continue };
+            map.free(place);
+            let block = layers.entry(place.segment).or_default();
+            block.push(candidate.layer);
+            if let Some(bytes) = map.empty_bytes_of(place.segment) {
+                groups.push(Group { layers: std::mem::take(block), bytes });
+            }
+        }
+        (coming, groups)
     }
 
     /// Every layer that counts against the limits of this ledger, with the ledger that it belongs to.
@@ -461,6 +503,22 @@ impl<S> Ledger<S> {
     /// Whether it is known what is needed when.
     fn has_order(&self) -> bool {
         self.order.is_some() && self.words.last_acquired().is_some()
+    }
+
+    /// Bytes of layers that drain.
+    fn draining(&self) -> u64 {
+        self.draining_tenants().map(|tenant| tenant.charge).sum()
+    }
+
+    /// The places on a device of layers that drain.
+    fn draining_places(&self, site: Site) -> impl Iterator<Item = Place> {
+        let places = self.draining_tenants().filter_map(|tenant| self.place_of(tenant));
+        places.filter(move |(of, _)| *of == site).map(|(_, place)| place)
+    }
+
+    fn draining_tenants(&self) -> impl Iterator<Item = &Tenant<S>> {
+        let is_draining = |layer: &usize| self.words.layers[*layer].snapshot().state == LayerState::Draining;
+        self.tenants.iter().filter(move |(layer, _)| is_draining(layer)).map(|(_, tenant)| tenant)
     }
 
     /// Where a tenant lies on a device.

@@ -12,19 +12,21 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 use once_cell::sync::OnceCell;
 
+use super::shares::{Claim, Shares};
 use super::staging::Slot;
 use super::watch::Watch;
 use crate::device::{self, Device, DeviceName, RawEvent, RawStream};
 use crate::error::{Error, Result};
 use crate::timeline;
 
-/// Slots of one device: enough to fill some while others are copied.
+/// Slots of one device: enough to fill some while others are copied. Where slow reads hold all of them, a loader that has
+/// none gets one more.
 const MOST_SLOTS: usize = 8;
 /// Events kept for use again.
 const SPARE_EVENTS: usize = 256;
 /// How long staging is kept for the next load.
 const IDLE: Duration = Duration::from_secs(2);
-/// How long to wait for another device's slots.
+/// How long to wait for another device's slots, or for whoever goes first.
 const SCARCE: Duration = Duration::from_millis(1);
 
 static LANES: Mutex<Vec<(DeviceName, Weak<Lane>)>> = Mutex::new(Vec::new());
@@ -56,6 +58,8 @@ struct State {
     idle: Vec<Slot>,
     /// All slots: in flight, idle, or with a worker.
     slots: usize,
+    /// Who waits for one, and has how many.
+    shares: Shares,
     /// Threads that wait for a slot's event without the lock: no slot is dropped meanwhile.
     sleepers: usize,
     last_used: Instant,
@@ -103,6 +107,7 @@ impl Lane {
                 in_flight: VecDeque::new(),
                 idle: Vec::new(),
                 slots: 0,
+                shares: Shares::default(),
                 sleepers: 0,
                 last_used: Instant::now(),
             }),
@@ -142,25 +147,37 @@ impl Lane {
     }
 
     /// A slot to fill. Waits for one to pass where there are as many as there may be.
-    pub fn take_slot(self: &Arc<Lane>) -> Result<Slot> {
+    pub fn take_slot(self: &Arc<Lane>, claim: Claim) -> Result<Slot> {
         let started = Instant::now();
-        let slot = self.find_slot();
+        self.lock().shares.wait(claim);
+        let slot = self.find_slot(claim);
+        self.lock().shares.end_wait(claim, slot.is_ok());
+        // Whoever it was first for may be next.
+        self.changed.notify_all();
         self.count_time(started);
-        slot
+        slot.map(|mut slot| {
+            slot.customer = claim.customer;
+            slot
+        })
     }
 
     fn count_time(&self, started: Instant) {
         self.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 
-    fn find_slot(self: &Arc<Lane>) -> Result<Slot> {
+    fn find_slot(self: &Arc<Lane>, claim: Claim) -> Result<Slot> {
         let mut state = self.lock();
         loop {
             self.collect(&mut state);
+            if !state.shares.is_first(claim) {
+                state = self.changed.wait_timeout(state, SCARCE).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
             if let Some(slot) = state.idle.pop() {
                 return Ok(slot);
             }
-            if state.slots < MOST_SLOTS {
+            let are_all_being_filled = state.in_flight.is_empty() && state.shares.held(claim.customer) == 0;
+            if state.slots < MOST_SLOTS || are_all_being_filled {
                 state.slots += 1;
                 drop(state);
                 match self.make_slot() {
@@ -223,7 +240,10 @@ impl Lane {
 
     /// Gives a slot back that was not sent.
     pub fn give_slot(&self, slot: Slot) {
-        self.lock().idle.push(slot);
+        let mut state = self.lock();
+        state.shares.give(slot.customer);
+        state.idle.push(slot);
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -236,6 +256,7 @@ impl Lane {
         let ticket = state.next;
         state.next += 1;
         state.last_used = started;
+        state.shares.give(slot.customer);
         let mut result = Ok(());
         for leg in legs {
             // SAFETY: the slot stays in flight until its event has passed, and is written by nobody until then; whoever has

@@ -2,18 +2,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
 
 use super::lane::{Lane, Ticket};
+use super::shares::Claim;
+use super::staging::Slot;
 use super::watch::{Then, Wait};
-use super::workers::contain;
+use super::workers::{contain, run_errands};
 use crate::device::{RawEvent, RawStream, Stream};
 use crate::error::Result;
+
+/// The pause after a device could not be waited for.
+const CAPTURE_PAUSE: Duration = Duration::from_millis(10);
 
 /// See the module. Memory is used for something else only when all of it has passed.
 pub struct Marks {
     lane: Arc<Lane>,
+    /// The number of the loader whose memory it is.
+    customer: u64,
     /// The last copy into the memory.
     ticket: AtomicU64,
     /// The ends of uses by streams.
@@ -23,14 +31,20 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Of memory that nothing uses.
-    pub fn new(lane: Arc<Lane>) -> Marks {
-        Marks { lane, ticket: AtomicU64::new(0), releases: SegQueue::new(), needs_all: AtomicBool::new(false) }
+    /// Of memory that nothing uses, for a loader with this number.
+    pub fn new(lane: Arc<Lane>, customer: u64) -> Marks {
+        let (ticket, needs_all) = (AtomicU64::new(0), AtomicBool::new(false));
+        Marks { lane, customer, ticket, releases: SegQueue::new(), needs_all }
     }
 
     /// The way to the memory.
     pub fn lane(&self) -> &Arc<Lane> {
         &self.lane
+    }
+
+    /// A slot to fill with bytes for the memory.
+    pub(super) fn take_slot(&self, is_urgent: bool) -> Result<Slot> {
+        self.lane.take_slot(Claim { customer: self.customer, is_urgent })
     }
 
     /// Notes a copy that was queued.
@@ -131,14 +145,35 @@ impl Marks {
             events.push(event);
         }
         let ticket = self.ticket.load(Ordering::Acquire);
-        let needs_all = self.needs_all.swap(false, Ordering::AcqRel);
-        // What waits for all of a device is for the thread that may.
-        let mut wait = Wait { ticket, events, needs_all, then };
-        if !needs_all && wait.has_passed(&self.lane) {
-            contain(wait.then);
+        let wait = Wait { ticket, events, then };
+        let lane = self.lane.clone();
+        if self.needs_all.swap(false, Ordering::AcqRel) {
+            // It may take as long as any stream's work: nothing else waits for it.
+            let errand = move || {
+                finish_all(&lane);
+                add(&lane, wait);
+            };
+            run_errands(vec![Box::new(errand)]);
         } else {
-            self.lane.watch.add(&self.lane, wait);
+            add(&lane, wait);
         }
+    }
+}
+
+/// Has the end of a wait be seen.
+fn add(lane: &Arc<Lane>, mut wait: Wait) {
+    if wait.has_passed(lane) {
+        contain(wait.then);
+    } else {
+        lane.watch.add(lane, wait);
+    }
+}
+
+/// Waits until the device has done all that it was given.
+fn finish_all(lane: &Lane) {
+    // Errors are those of a device that is lost, on which nothing runs; or of a capture, to be asked again later.
+    while lane.device().finish().is_err() && lane.device().room().is_ok() {
+        std::thread::sleep(CAPTURE_PAUSE);
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod lane;
 mod marks;
+mod shares;
 mod staged;
 mod staging;
 mod watch;
@@ -69,6 +70,8 @@ pub struct Chunk {
     pub reader: u32,
     /// How often it failed before.
     pub failures: u32,
+    /// Whether a caller waited for it when a worker took it.
+    pub is_urgent: bool,
     /// Whether it was cut out of a larger one that failed, and was not read by itself yet.
     pub is_unread_alone: bool,
     /// The customer's own number for the time at which it was queued.

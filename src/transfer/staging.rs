@@ -33,6 +33,8 @@ pub struct Slot {
     bytes: usize,
     is_locked: bool,
     event: RawEvent,
+    /// The number of the loader that has filled it last.
+    pub(super) customer: u64,
     /// Its copy, where that is noted.
     pub(super) copying: Option<Span>,
 }
@@ -78,7 +80,7 @@ impl Slot {
                 return Err(error);
             }
         }
-        Ok(Slot { device: device.clone(), start, bytes, is_locked: locks, event, copying: None })
+        Ok(Slot { device: device.clone(), start, bytes, is_locked: locks, event, customer: 0, copying: None })
     }
 
     /// How many bytes of a file it holds.

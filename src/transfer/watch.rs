@@ -11,8 +11,6 @@ use crate::io::os;
 /// Pauses between two looks, growing from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
 const LAST_PAUSE: Duration = Duration::from_millis(1);
-/// The pause after a device could not be waited for.
-const CAPTURE_PAUSE: Duration = Duration::from_millis(10);
 /// Pauses where nothing is waited for.
 const IDLE_PAUSE: Duration = Duration::from_millis(500);
 /// Pauses where nobody waits, but ends are noted: each look costs some microseconds.
@@ -42,8 +40,6 @@ pub struct Wait {
     pub ticket: Ticket,
     /// Events of others' streams.
     pub events: Vec<RawEvent>,
-    /// Whether all that the device has to do must be done: streams are not known.
-    pub needs_all: bool,
     /// What happens then. With no lock held.
     pub then: Then,
 }
@@ -51,17 +47,6 @@ pub struct Wait {
 impl Wait {
     /// Whether all has passed. What has is given back.
     pub fn has_passed(&mut self, lane: &Lane) -> bool {
-        if self.needs_all {
-            // Errors are those of a device that is lost, on which nothing runs; or of a capture, to be asked again later.
-            match lane.device().finish() {
-                Ok(()) => self.needs_all = false,
-                Err(_) if lane.device().room().is_err() => self.needs_all = false,
-                Err(_) => {
-                    std::thread::sleep(CAPTURE_PAUSE);
-                    return false;
-                }
-            }
-        }
         while let Some(event) = self.events.last() {
             if !lane.has_event_passed(*event) {
                 return false;
@@ -117,8 +102,6 @@ impl Watch {
     /// Looks at everything that is waited for; how much is left.
     fn look_once(&self, lane: &Lane) -> usize {
         let mut waits = std::mem::take(&mut self.lock().waits);
-        // What may take long comes last.
-        waits.sort_by_key(|wait| wait.needs_all);
         let mut left = Vec::with_capacity(waits.len());
         for mut wait in waits.drain(..) {
             if wait.has_passed(lane) {
