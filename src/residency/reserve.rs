@@ -1,7 +1,7 @@
 //! Who gets space, and who has to go for it.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -161,12 +161,6 @@ impl PartialOrd for Candidate {
 struct Group {
     layers: Vec<usize>,
     bytes: u64,
-}
-
-impl Group {
-    fn of_one(candidate: Candidate) -> Group {
-        Group { layers: vec![candidate.layer], bytes: candidate.charge }
-    }
 }
 
 /// By how much a layer does not fit.
@@ -406,11 +400,18 @@ impl<S> State<S> {
     pub(super) fn relieve(&mut self, id: u64, bytes: u64) -> Vec<Drained<S>> {
         let Some(ledger) = self.ledgers.get(&id).filter(|_| bytes > 0) else { return Vec::new() };
         let site = ledger.ground.map(|ground| ground.site);
-        let candidates = ledger.candidates(id, Scope::All);
-        let (mut gone, groups) = match site {
-            None => (ledger.draining(), candidates.into_sorted_vec().into_iter().rev().map(Group::of_one).collect()),
-            Some(site) => self.whole_blocks(site, candidates),
+        let mut candidates = ledger.candidates(id, Scope::All).into_sorted_vec();
+        candidates.reverse();
+        let (mut gone, mut groups) = match site {
+            None => (ledger.draining(), Vec::new()),
+            Some(site) => self.whole_blocks(site, &candidates),
         };
+        // What leaves no block empty makes that likelier at least.
+        let in_blocks: HashSet<usize> = groups.iter().flat_map(|group| &group.layers).copied().collect();
+        candidates.retain(|candidate| !in_blocks.contains(&candidate.layer));
+        groups.extend(
+            candidates.iter().map(|candidate| Group { layers: vec![candidate.layer], bytes: candidate.charge }),
+        );
         let mut drained = Vec::new();
         for group in groups {
             if gone >= bytes {
@@ -428,7 +429,7 @@ impl<S> State<S> {
 
     /// Blocks of a device that come free when some of these layers go, and what is free already or will be. First those whose
     /// last layer would go first.
-    fn whole_blocks(&self, site: Site, mut candidates: BinaryHeap<Candidate>) -> (u64, Vec<Group>) {
+    fn whole_blocks(&self, site: Site, candidates: &[Candidate]) -> (u64, Vec<Group>) {
         let Some(ground) = self.grounds.get(&site) else { return (0, Vec::new()) };
         let mut map = ground.map.clone();
         let orphans = self.orphans.iter().filter(|(of, _)| *of == site).map(|(_, place)| *place);
@@ -437,7 +438,7 @@ impl<S> State<S> {
         let coming = ground.leaving + map.empty();
         let mut layers: HashMap<u64, Vec<usize>> = HashMap::new();
         let mut groups = Vec::new();
-        while let Some(candidate) = candidates.pop() {
+        for candidate in candidates {
             let Some((_, place)) = candidate.place else { continue };
             map.free(place);
             let block = layers.entry(place.segment).or_default();
