@@ -679,8 +679,9 @@ typedef struct pml_event_t {
 
 /**
  * Functions that give and take the memory of layers. Start from PML_ALLOCATOR_INIT. Both are called on any thread, several
- * at once, with no lock held; they must not call the library. On a GPU the thread has no current context or device, and the memory
- * is of the device that is told: several layers may lie in one piece of it.
+ * at once, with no lock held; they must not call the library. On a GPU the thread may have any
+ * context or device current, which stays as it was, and the memory is of the device that is told: several layers may lie in one
+ * piece of it.
  */
 typedef struct pml_allocator_t {
     /**
@@ -1671,7 +1672,7 @@ pml_status_t pml_loader_next_event(struct pml_loader_t *loader,
  * tensor's: in the files' order, small neighbours with one read, several reads at once. Brings nothing into the library's
  * memory, and counts against no limit. The memory is of the device that the layers are on. With PML_STREAM_HOST, or on the
  * host NULL, the data is there on return; with a stream of the device the copies are under way, and the stream waits for
- * them.
+ * them. They wait for nothing that any stream was given before: none of it may still use the memory.
  *
  * Errors: what befell a read, after PML_RECOVERY_RETRY and PML_RECOVERY_FALLBACK have done what they can (some bytes may
  * have been written by then; nothing is skipped, and `on_error` is not asked); PML_STATUS_CANCELLED;

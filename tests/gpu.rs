@@ -367,6 +367,71 @@ fn slow_reads_of_one_loader_leave_slots_to_another() {
 }
 
 #[test]
+fn a_load_into_leaves_slots_to_others() {
+    let Some(gpu) = gpu() else { return };
+    gpu.double.set("copy_bytes_per_second", 400_000_000);
+    let long = Wire::layers(64, 4 << 20).open(Options { workers: 8, ..on_gpu() });
+    let background = Options { workers: 8, strategy: Strategy::Parallel, max_concurrent_loads: 16, ..on_gpu() };
+    let short = Wire::layers(16, 1 << 20).open(background);
+    let tensors: Vec<_> = (0..64).map(|tensor| long.tensor_at(tensor).unwrap()).collect();
+    let memory: Vec<Memory> = (0..64).map(|_| gpu.allocate(4 << 20)).collect();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let start =
+                |memory: &Memory| std::ptr::NonNull::new(std::ptr::with_exposed_provenance_mut(memory.0)).unwrap();
+            let targets: Vec<_> =
+                tensors.iter().zip(&memory).map(|(tensor, memory)| (tensor, start(memory), 4 << 20)).collect();
+            // SAFETY: the memory is the double's, and nobody else uses it.
+            unsafe { long.load_into_device(&targets, Stream::Host) }.unwrap();
+            is_over.store(true, Ordering::SeqCst);
+        });
+        short.start().unwrap();
+        check_bytes(&short, 12);
+        short.wait(None).unwrap();
+        assert!(!is_over.load(Ordering::SeqCst), "16 MiB did not wait for the end of 256");
+    });
+    for memory in memory {
+        assert_eq!(gpu.free(memory), 0);
+    }
+}
+
+#[test]
+fn aligned_layers_under_a_budget_make_room_for_their_alignment() {
+    let Some(_gpu) = gpu() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut header = pml::format::gguf::write::HeaderWriter::new();
+    let sizes = [40 << 10, 60 << 10, 50 << 10, 70 << 10];
+    for (layer, size) in sizes.iter().enumerate() {
+        header.add_tensor(&format!("blk.{layer}.weight"), pml::tensor::Dtype::I8, &[*size as u64]).unwrap();
+    }
+    let mut data = header.create(&path).unwrap();
+    sizes.iter().enumerate().for_each(|(tensor, size)| data.write(&content(tensor, *size)).unwrap());
+    data.finish().unwrap();
+    let largest = 70 << 10;
+    for budget in (largest..110 << 10).step_by(1024).chain([largest + 3839, largest + 3840]) {
+        let options = Options { alignment: 4096, unload: Unload::Lru, memory_budget: Some(budget), ..on_gpu() };
+        let loader = Loader::open(&path, options).unwrap();
+        let wants_too_much = budget < largest + 3840;
+        for layer in [0, 1, 0, 2, 1, 3, 0, 3, 2] {
+            match loader.acquire_layer_within(layer, Some(Duration::ZERO)) {
+                Ok(lease) => {
+                    let copies: Vec<_> = lease.copies().map(Result::unwrap).collect();
+                    assert!(copies.iter().all(|(tensor, bytes)| *bytes == content(*tensor, sizes[*tensor])));
+                }
+                Err(error) => {
+                    assert!(wants_too_much && layer == 3, "{budget}: {error}");
+                    assert_eq!(error.status(), Status::Budget, "{error}");
+                }
+            }
+        }
+        let prefetched = loader.prefetch(&[3]);
+        assert_eq!(prefetched.is_err(), wants_too_much, "{budget}");
+    }
+}
+
+#[test]
 fn staging_is_bounded_and_given_back() {
     let Some(gpu) = gpu() else { return };
     gpu.double.set("copy_bytes_per_second", 500_000_000);

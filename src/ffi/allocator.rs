@@ -11,8 +11,9 @@ use crate::error::Result;
 use crate::loader::Allocator;
 
 /// Functions that give and take the memory of layers. Start from PML_ALLOCATOR_INIT. Both are called on any thread, several
-/// at once, with no lock held; they must not call the library. On a GPU the thread has no current context or device, and the memory
-/// is of the device that is told: several layers may lie in one piece of it.
+/// at once, with no lock held; they must not call the library. On a GPU the thread may have any
+/// context or device current, which stays as it was, and the memory is of the device that is told: several layers may lie in one
+/// piece of it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pml_allocator_t {

@@ -125,7 +125,7 @@ pub unsafe extern "C" fn pml_loader_next_event(
 /// tensor's: in the files' order, small neighbours with one read, several reads at once. Brings nothing into the library's
 /// memory, and counts against no limit. The memory is of the device that the layers are on. With PML_STREAM_HOST, or on the
 /// host NULL, the data is there on return; with a stream of the device the copies are under way, and the stream waits for
-/// them.
+/// them. They wait for nothing that any stream was given before: none of it may still use the memory.
 ///
 /// Errors: what befell a read, after PML_RECOVERY_RETRY and PML_RECOVERY_FALLBACK have done what they can (some bytes may
 /// have been written by then; nothing is skipped, and `on_error` is not asked); PML_STATUS_CANCELLED;

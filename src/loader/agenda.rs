@@ -139,10 +139,11 @@ impl Agenda {
         }
     }
 
-    /// Notes that whoever began a layer has found out what is missing of it.
-    pub fn found_out(&mut self, layer: usize) {
+    /// Notes that whoever began a layer has found out what is missing of it, and whether it has queued any of that.
+    pub fn found_out(&mut self, layer: usize, has_queued: bool) {
         if let Some(begun) = self.under_way.get_mut(&layer) {
             begun.errands = begun.errands.saturating_sub(1);
+            begun.joins &= !has_queued;
         }
     }
 

@@ -381,6 +381,10 @@ impl Core {
         if stream == Stream::Host {
             return Ok(self.release(layer, holder));
         }
+        if !self.residency.is_held_by(layer, holder) {
+            // Nothing of it may be touched then.
+            return Ok(false);
+        }
         // SAFETY: the caller's promise.
         unsafe { self.refuse_capture(layer, stream, "a release before or after the capture") }?;
         // SAFETY: the caller's promise, and it captures nothing.

@@ -281,7 +281,6 @@ impl<'a> Chunks<'a> {
             members,
             reader: 0,
             failures: 0,
-            is_urgent: false,
             is_unread_alone: false,
             epoch: 0,
         }

@@ -65,8 +65,7 @@ impl Core {
     fn check_fits(&self, layer: usize) -> Result<()> {
         let plan = self.plan(layer)?;
         let ledger = self.residency.lock();
-        let (shared_limit, _) = ledger.shared();
-        if plan.charge > shared_limit.min(self.residency.limits().bytes) {
+        if ledger.never_fits(plan.charge) {
             return Err(self.no_room(ledger, layer, plan.charge));
         }
         Ok(())
@@ -360,7 +359,7 @@ impl Core {
         agenda.begin(wanted, cause, false);
         let core = self.clone();
         Box::new(move || {
-            core.agenda().found_out(wanted.layer);
+            core.agenda().found_out(wanted.layer, false);
             core.layer_failed(wanted.layer, &error);
         })
     }
@@ -390,7 +389,7 @@ impl Core {
         }
         if is_over || is_postponed {
             let mut agenda = self.agenda();
-            agenda.found_out(layer);
+            agenda.found_out(layer, false);
             if self.residency.snapshot(layer).state != LayerState::Loading || is_granted {
                 agenda.settled(layer);
             }
@@ -406,6 +405,10 @@ impl Core {
             }
             self.pump();
             return;
+        }
+        if self.residency.snapshot(layer).state == LayerState::Draining {
+            // It went while this waited for its turn, and stays if its place is there still.
+            ledger.revive(layer);
         }
         if ledger.space(layer).is_none() {
             self.agenda().put_back(wanted, cause);
@@ -430,7 +433,7 @@ impl Core {
         let layer = wanted.layer;
         let is_short = place.is_some() && matches!(error, Error::OutOfMemory { .. });
         let mut agenda = self.agenda();
-        agenda.found_out(layer);
+        agenda.found_out(layer, false);
         if is_short {
             agenda.settled(layer);
             agenda.put_back(wanted, cause);
@@ -455,7 +458,7 @@ impl Core {
     fn queue_missing(self: &Arc<Core>, mut ledger: LockedLedger<'_>, wanted: Wanted) {
         let layer = wanted.layer;
         let expected = self.expect_missing(&mut ledger, layer, wanted.tensor);
-        self.agenda().found_out(layer);
+        self.agenda().found_out(layer, !expected.chunks.is_empty());
         self.counters.prefetches.fetch_add(u64::from(!expected.chunks.is_empty()), Ordering::Relaxed);
         let is_idle = self.residency.snapshot(layer).state != LayerState::Loading;
         if is_idle {

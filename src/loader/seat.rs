@@ -99,7 +99,7 @@ impl Core {
         let alignment = self.settings.spacing.alignment.max(GRAIN);
         let limit = if self.shares_budget { u64::MAX } else { self.residency.limits().bytes };
         let allocator_of = self.settings.allocator.as_ref().map(|_| self.residency.id());
-        let site = Site { device: lane.name(), allocator_of };
+        let site = Site { device: lane.name(), way: lane.number(), allocator_of };
         self.residency.settle_on(Footing { site, whole, alignment }, limit);
         let marks = (0..self.layers.len()).map(|_| Arc::new(Marks::new(lane.clone(), self.residency.id()))).collect();
         Ok(Seat { away: Some(Away { lane, marks }), reason })

@@ -382,7 +382,6 @@ impl Space {
             members: (piece.first_member as u32..=piece.last_member as u32).collect(),
             reader: 0,
             failures: 0,
-            is_urgent: false,
             is_unread_alone: false,
             epoch,
         }

@@ -17,6 +17,8 @@ pub const GRAIN: u64 = 256;
 pub struct Site {
     /// The device.
     pub device: DeviceName,
+    /// Which way to it: a device that was lost and has come back has nothing of what it had.
+    pub way: u64,
     /// The loader whose allocator gives it, if it is one's.
     pub allocator_of: Option<u64>,
 }
@@ -92,6 +94,11 @@ impl Map {
         Some(Place { segment, offset, bytes })
     }
 
+    /// Whether a block is large enough, were it empty.
+    pub fn has_block(&self, bytes: u64) -> bool {
+        self.segments.iter().any(|segment| segment.bytes >= bytes)
+    }
+
     /// The largest stretch that is free.
     pub fn largest_hole(&self) -> u64 {
         self.segments.iter().flat_map(|segment| segment.holes.values()).copied().max().unwrap_or(0)
@@ -144,6 +151,8 @@ impl Map {
             segment.holes.remove(&before);
             start = before;
         }
+        let is_taken = |(at, bytes): (&u64, &u64)| at + bytes <= start;
+        debug_assert!(segment.holes.range(..end).next_back().is_none_or(is_taken), "freed twice");
         if let Some(bytes) = segment.holes.remove(&end) {
             end += bytes;
         }

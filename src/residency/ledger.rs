@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use once_cell::sync::OnceCell;
 
-use super::ground::{Place, Site};
+use super::ground::{GRAIN, Place, Site};
 use super::pool::{Owner, Tail};
 use super::reserve::{Drain, Drained};
 use super::{LayerState, Limits, Order, Wants, Words};
@@ -74,6 +74,13 @@ pub struct Footing {
     pub whole: u64,
     /// What the address of each has to be a multiple of.
     pub alignment: u64,
+}
+
+impl Footing {
+    /// Bytes of a block besides, so that it starts where it has to: drivers align to a grain.
+    pub fn slack(&self) -> u64 {
+        self.alignment - GRAIN
+    }
 }
 
 /// A delivery, with the chunks that it still lacks.

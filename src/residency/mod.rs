@@ -205,6 +205,11 @@ impl<S> Locked<'_, S> {
         (self.state.limit, self.state.charged)
     }
 
+    /// Whether a layer of so many bytes never fits.
+    pub fn never_fits(&self, bytes: u64) -> bool {
+        self.state.is_too_large(self.id, bytes, |ground| ground.limit)
+    }
+
     /// Takes blocks of this loader's device out in which nothing lies, to be given back to the driver.
     pub fn take_empty_blocks(&mut self) -> Option<Drained<S>> {
         let site = self.ground?.site;
@@ -506,6 +511,11 @@ impl<S: Send + Sync + 'static> Residency<S> {
     /// A number that no other loader has.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether a layer is held so now.
+    pub fn is_held_by(&self, layer: usize, holder: Holder) -> bool {
+        self.words.layers[layer].is_held_by(holder)
     }
 
     /// The loader's own limits.

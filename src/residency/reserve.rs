@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use super::ground::{GRAIN, Holding, Place, Site};
+use super::ground::{Ground, Holding, Place, Site};
 use super::ledger::{Footing, Ledger, Tenant};
 use super::pool::{State, Tail};
 use super::sketch::Sketch;
@@ -205,13 +205,14 @@ impl<S> State<S> {
                 }
                 return Verdict::Granted(granted);
             }
-            if lack.is_none() {
-                return self.make_room_for_block(asking, bytes);
-            }
             if lack.shared.is_coming() && !lack.is_own() {
                 return Verdict::Coming;
             }
+            if lack.is_none() {
+                return self.make_room_for_block(asking, bytes + lack.shared.slack);
+            }
             let whole = lack.clone();
+            self.count_orphans(&mut lack);
             self.count(asking, &mut lack, |_, now| now.state == LayerState::Draining);
             if lack.is_none() {
                 return Verdict::Coming;
@@ -247,7 +248,7 @@ impl<S> State<S> {
     fn grant(&mut self, asking: u64, bytes: u64) -> Option<Grant> {
         let available = self.limit.saturating_sub(self.charged);
         let own = self.ledgers.get(&asking)?;
-        let Some(Footing { site, whole, alignment }) = own.ground else {
+        let Some(footing @ Footing { site, whole, alignment }) = own.ground else {
             return (bytes <= available).then(|| {
                 self.charge(bytes);
                 Grant::OnHost
@@ -256,8 +257,7 @@ impl<S> State<S> {
         let missing = whole.saturating_sub(own.charged).max(bytes);
         let is_limited = self.limit < u64::MAX;
         let ground = self.grounds.get_mut(&site)?;
-        // The driver aligns to a grain.
-        let slack = alignment - GRAIN;
+        let slack = footing.slack();
         if let Some(place) = ground.map.hole(bytes, alignment) {
             ground.map.take(place);
             return Some(Grant::OnDevice(Granted { place, block: None, slack }));
@@ -274,7 +274,7 @@ impl<S> State<S> {
         Some(Grant::OnDevice(Granted { place, block: Some(block), slack }))
     }
 
-    /// What lacks comes free with blocks in which nothing lies.
+    /// What lacks comes free with blocks in which nothing lies: so many bytes, with those to align a new one.
     fn make_room_for_block(&mut self, asking: u64, bytes: u64) -> Verdict<S> {
         let own = self.ledgers.get(&asking).and_then(|ledger| ledger.ground).map(|ground| ground.site);
         let mut sites: Vec<Site> = self.grounds.keys().copied().collect();
@@ -307,12 +307,23 @@ impl<S> State<S> {
         site.and_then(|ground| self.grounds.get(&ground.site)).is_some_and(|ground| ground.shortage.is_some())
     }
 
+    /// Whether a layer of so many bytes would not fit if all else were gone, its device giving so much at most.
+    pub(super) fn is_too_large(&self, asking: u64, bytes: u64, most: impl Fn(&Ground) -> u64) -> bool {
+        let Some(own) = self.ledgers.get(&asking) else { return true };
+        let ground = own.ground.and_then(|footing| Some((footing, self.grounds.get(&footing.site)?)));
+        let most = ground.map_or(self.limit, |(_, ground)| most(ground).min(self.limit));
+        let slack = ground.map_or(0, |(footing, _)| footing.slack());
+        // A block of its own takes more than the layer.
+        let needs_block = ground.is_some_and(|(_, ground)| !ground.map.has_block(bytes));
+        let least = if needs_block { bytes.saturating_add(slack) } else { bytes };
+        least > most || bytes > own.limits.bytes || own.limits.layers == 0
+    }
+
     /// By how much a layer of so many bytes does not fit; `None` if it never does.
     fn lack(&self, asking: u64, bytes: u64) -> Option<Lack> {
         let own = self.ledgers.get(&asking)?;
         let ground = own.ground.and_then(|footing| Some((footing, self.grounds.get(&footing.site)?)));
-        let most = ground.map_or(u64::MAX, |(_, ground)| ground.most());
-        if bytes > self.limit || bytes > own.limits.bytes || bytes > most || own.limits.layers == 0 {
+        if self.is_too_large(asking, bytes, Ground::most) {
             return None;
         }
         Some(Lack {
@@ -323,7 +334,7 @@ impl<S> State<S> {
                 alignment: ground.map_or(1, |(footing, _)| footing.alignment),
                 available: (self.limit - self.charged).saturating_add(self.leaving),
                 spare: ground.map_or(u64::MAX, |(_, ground)| ground.spare() + ground.leaving),
-                slack: ground.map_or(0, |(footing, _)| footing.alignment - GRAIN),
+                slack: ground.map_or(0, |(footing, _)| footing.slack()),
             },
             own_bytes: (own.charged.saturating_add(bytes)).saturating_sub(own.limits.bytes),
             own_layers: (own.tenants.len() + 1).saturating_sub(own.limits.layers),
@@ -334,16 +345,20 @@ impl<S> State<S> {
     /// is announced: whatever may ever go counts.
     fn wait_or_fail(&self, asking: u64, mut whole: Lack) -> Verdict<S> {
         let is_short = self.is_short(asking);
+        self.count_orphans(&mut whole);
         self.count(asking, &mut whole, |ledger, now| ledger.may_lose(is_short) || now.state == LayerState::Draining);
         if whole.is_none() { Verdict::HeldUp } else { Verdict::Full }
     }
 
-    /// Counts layers of this kind as gone.
-    fn count(&self, asking: u64, lack: &mut Lack, is_counted: impl Fn(&Ledger<S>, Snapshot) -> bool) {
-        // What loaders left behind that are gone comes free by itself.
+    /// Counts what loaders left behind that are gone: it comes free by itself. Once, for what is free is not freed again.
+    fn count_orphans(&self, lack: &mut Lack) {
         for orphan in &self.orphans {
             lack.less(0, Some(*orphan), false);
         }
+    }
+
+    /// Counts layers of this kind as gone.
+    fn count(&self, asking: u64, lack: &mut Lack, is_counted: impl Fn(&Ledger<S>, Snapshot) -> bool) {
         for (id, ledger) in &self.ledgers {
             for (layer, tenant) in &ledger.tenants {
                 if is_counted(ledger, ledger.words.layers[*layer].snapshot()) {
@@ -476,7 +491,7 @@ fn block_bytes(layer: u64, wanted: u64, most: u64) -> u64 {
 
 /// Takes those off the list without which there is room too: on a device, layers that lie apart from where it will be.
 fn spare_the_needless(asking: u64, before: &Lack, victims: &mut Vec<Candidate>) {
-    if before.shared.site.is_none() {
+    if victims.iter().all(|victim| victim.place.is_none()) {
         return;
     }
     let mut at = 0;

@@ -123,6 +123,11 @@ impl LayerWord {
         Some(before.state)
     }
 
+    /// Whether it is held so now.
+    pub fn is_held_by(&self, holder: Holder) -> bool {
+        count(self.snapshot(), holder) > 0
+    }
+
     /// Lowers a count: how often the layer is still held, or `None` if this count was zero.
     pub fn release(&self, holder: Holder) -> Option<u64> {
         let lower = |word| (count(Snapshot::of(word), holder) > 0).then(|| word - one(holder));

@@ -5,15 +5,16 @@
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use once_cell::sync::OnceCell;
 
-use super::shares::{Claim, Shares};
-use super::staging::Slot;
+use super::finish::Finishing;
+use super::shares::Shares;
+use super::staging::{MOST_SLOTS_IN_ALL, Slot};
 use super::watch::Watch;
 use crate::device::{self, Device, DeviceName, RawEvent, RawStream};
 use crate::error::{Error, Result};
@@ -29,7 +30,15 @@ const IDLE: Duration = Duration::from_secs(2);
 /// How long to wait for another device's slots, or for whoever goes first.
 const SCARCE: Duration = Duration::from_millis(1);
 
+/// Lanes that there are.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 static LANES: Mutex<Vec<(DeviceName, Weak<Lane>)>> = Mutex::new(Vec::new());
+
+/// Slots that one device may have: as many as all can.
+fn most_slots() -> usize {
+    MOST_SLOTS.min(MOST_SLOTS_IN_ALL / ALIVE.load(Ordering::Relaxed).max(1)).max(1)
+}
 
 /// One copy's number, in the order in which copies were queued on a device. 0 for none.
 pub type Ticket = u64;
@@ -37,6 +46,7 @@ pub type Ticket = u64;
 /// See the module.
 pub struct Lane {
     name: DeviceName,
+    number: u64,
     device: Arc<dyn Device>,
     stream: RawStream,
     /// The last copy that is known to have passed.
@@ -45,6 +55,7 @@ pub struct Lane {
     changed: Condvar,
     events: ArrayQueue<RawEvent>,
     pub(super) watch: Watch,
+    pub(super) finishing: Finishing,
     copied_bytes: AtomicU64,
     nanoseconds: AtomicU64,
     is_pageable: AtomicBool,
@@ -97,8 +108,10 @@ impl Lane {
         }
         let device = device::open(name)?;
         let stream = device.new_stream()?;
+        ALIVE.fetch_add(1, Ordering::Relaxed);
         let lane = Arc::new(Lane {
             name,
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             device,
             stream,
             passed: AtomicU64::new(0),
@@ -114,6 +127,7 @@ impl Lane {
             changed: Condvar::new(),
             events: ArrayQueue::new(SPARE_EVENTS),
             watch: Watch::default(),
+            finishing: Finishing::default(),
             copied_bytes: AtomicU64::new(0),
             nanoseconds: AtomicU64::new(0),
             is_pageable: AtomicBool::new(false),
@@ -126,6 +140,11 @@ impl Lane {
     /// Which device it leads to.
     pub fn name(&self) -> DeviceName {
         self.name
+    }
+
+    /// A number that no other lane has or had: memory of a device that was lost is not that of the one that came back.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The device it leads to.
@@ -146,17 +165,17 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A slot to fill. Waits for one to pass where there are as many as there may be.
-    pub fn take_slot(self: &Arc<Lane>, claim: Claim) -> Result<Slot> {
+    /// A slot to fill for the loader of this number. Waits for one to pass where there are as many as there may be.
+    pub fn take_slot(self: &Arc<Lane>, customer: u64) -> Result<Slot> {
         let started = Instant::now();
-        self.lock().shares.wait(claim);
-        let slot = self.find_slot(claim);
-        self.lock().shares.end_wait(claim, slot.is_ok());
+        self.lock().shares.wait(customer);
+        let slot = self.find_slot(customer);
+        self.lock().shares.end_wait(customer, slot.is_ok());
         // Whoever it was first for may be next.
         self.changed.notify_all();
         self.count_time(started);
         slot.map(|mut slot| {
-            slot.customer = claim.customer;
+            slot.customer = customer;
             slot
         })
     }
@@ -165,19 +184,19 @@ impl Lane {
         self.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 
-    fn find_slot(self: &Arc<Lane>, claim: Claim) -> Result<Slot> {
+    fn find_slot(self: &Arc<Lane>, customer: u64) -> Result<Slot> {
         let mut state = self.lock();
         loop {
             self.collect(&mut state);
-            if !state.shares.is_first(claim) {
+            if !state.shares.is_first(customer) {
                 state = self.changed.wait_timeout(state, SCARCE).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
             if let Some(slot) = state.idle.pop() {
                 return Ok(slot);
             }
-            let are_all_being_filled = state.in_flight.is_empty() && state.shares.held(claim.customer) == 0;
-            if state.slots < MOST_SLOTS || are_all_being_filled {
+            let are_all_being_filled = state.in_flight.is_empty() && state.shares.held(customer) == 0;
+            if state.slots < most_slots() || are_all_being_filled {
                 state.slots += 1;
                 drop(state);
                 match self.make_slot() {
@@ -307,7 +326,12 @@ impl Lane {
         if let Some((ticket, mut slot)) = state.in_flight.pop_front() {
             slot.copying = None;
             self.passed.fetch_max(ticket, Ordering::Release);
-            state.idle.push(slot);
+            if state.slots > most_slots() && state.sleepers == 0 {
+                // Another device wants it.
+                state.slots -= 1;
+            } else {
+                state.idle.push(slot);
+            }
         }
     }
 
@@ -432,6 +456,7 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
         if !self.lock().in_flight.is_empty() {
             self.finish_stream();
         }

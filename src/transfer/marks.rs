@@ -2,20 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
 
 use super::lane::{Lane, Ticket};
-use super::shares::Claim;
 use super::staging::Slot;
 use super::watch::{Then, Wait};
-use super::workers::{contain, run_errands};
 use crate::device::{RawEvent, RawStream, Stream};
 use crate::error::Result;
-
-/// The pause after a device could not be waited for.
-const CAPTURE_PAUSE: Duration = Duration::from_millis(10);
 
 /// See the module. Memory is used for something else only when all of it has passed.
 pub struct Marks {
@@ -43,8 +37,8 @@ impl Marks {
     }
 
     /// A slot to fill with bytes for the memory.
-    pub(super) fn take_slot(&self, is_urgent: bool) -> Result<Slot> {
-        self.lane.take_slot(Claim { customer: self.customer, is_urgent })
+    pub(super) fn take_slot(&self) -> Result<Slot> {
+        self.lane.take_slot(self.customer)
     }
 
     /// Notes a copy that was queued.
@@ -146,34 +140,11 @@ impl Marks {
         }
         let ticket = self.ticket.load(Ordering::Acquire);
         let wait = Wait { ticket, events, then };
-        let lane = self.lane.clone();
         if self.needs_all.swap(false, Ordering::AcqRel) {
-            // It may take as long as any stream's work: nothing else waits for it.
-            let errand = move || {
-                finish_all(&lane);
-                add(&lane, wait);
-            };
-            run_errands(vec![Box::new(errand)]);
+            self.lane.finishing.add(&self.lane, wait);
         } else {
-            add(&lane, wait);
+            wait.see_end(&self.lane);
         }
-    }
-}
-
-/// Has the end of a wait be seen.
-fn add(lane: &Arc<Lane>, mut wait: Wait) {
-    if wait.has_passed(lane) {
-        contain(wait.then);
-    } else {
-        lane.watch.add(lane, wait);
-    }
-}
-
-/// Waits until the device has done all that it was given.
-fn finish_all(lane: &Lane) {
-    // Errors are those of a device that is lost, on which nothing runs; or of a capture, to be asked again later.
-    while lane.device().finish().is_err() && lane.device().room().is_ok() {
-        std::thread::sleep(CAPTURE_PAUSE);
     }
 }
 

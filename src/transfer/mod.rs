@@ -7,6 +7,7 @@
 //! On the host a chunk's bytes are read where they belong. To a device they pass through a [`Slot`](staging::Slot): read into
 //! it, and copied from there on the device's [`Lane`]; the chunk has come to its end when its copy is queued.
 
+mod finish;
 mod lane;
 mod marks;
 mod shares;
@@ -70,8 +71,6 @@ pub struct Chunk {
     pub reader: u32,
     /// How often it failed before.
     pub failures: u32,
-    /// Whether a caller waited for it when a worker took it.
-    pub is_urgent: bool,
     /// Whether it was cut out of a larger one that failed, and was not read by itself yet.
     pub is_unread_alone: bool,
     /// The customer's own number for the time at which it was queued.

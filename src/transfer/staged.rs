@@ -55,7 +55,7 @@ impl Chunk {
         let total = self.bytes as usize;
         let mut done = 0;
         while done < total + zeros {
-            let mut slot = marks.take_slot(self.is_urgent)?;
+            let mut slot = marks.take_slot()?;
             let at = self.offset + done as u64;
             let memory = slot.memory(at, slot.capacity());
             let read = memory.len().min(total.saturating_sub(done));
@@ -72,7 +72,7 @@ impl Chunk {
     }
 
     fn carry_packed(&self, marks: &Marks, into: NonNull<u8>, bytes: usize, parts: &[Placed]) -> Result<()> {
-        let mut slot = marks.take_slot(self.is_urgent)?;
+        let mut slot = marks.take_slot()?;
         let memory = slot.memory(0, bytes);
         // Read to the end, from where every part moves towards the start, and none over one that has not moved.
         let start = bytes - self.bytes as usize;
@@ -90,7 +90,7 @@ impl Chunk {
     }
 
     fn carry_scattered(&self, marks: &Marks, parts: &[Part]) -> Result<()> {
-        let mut slot = marks.take_slot(self.is_urgent)?;
+        let mut slot = marks.take_slot()?;
         let memory = slot.memory(0, self.bytes as usize);
         let result = self.read(memory, self.offset);
         let legs: Vec<Leg> = parts

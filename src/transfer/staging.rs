@@ -16,6 +16,9 @@ pub const SMALL_SLOT_BYTES: usize = 1 << 20;
 /// All slots of the process together never take more.
 const MOST_BYTES: u64 = 128 << 20;
 
+/// So many slots at most.
+pub const MOST_SLOTS_IN_ALL: usize = (MOST_BYTES as usize - 1) / SLOT_BYTES;
+
 /// Bytes of all slots of the process, and the most that there were at once.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static PEAK: AtomicU64 = AtomicU64::new(0);

@@ -45,6 +45,15 @@ pub struct Wait {
 }
 
 impl Wait {
+    /// Has its end be seen, at once if it is over. With no lock held.
+    pub fn see_end(mut self, lane: &Arc<Lane>) {
+        if self.has_passed(lane) {
+            contain(self.then);
+        } else {
+            lane.watch.add(lane, self);
+        }
+    }
+
     /// Whether all has passed. What has is given back.
     pub fn has_passed(&mut self, lane: &Lane) -> bool {
         while let Some(event) = self.events.last() {

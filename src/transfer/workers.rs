@@ -131,8 +131,7 @@ impl Lines {
         }
         self.resume();
         let mut line = self.ring.remove(self.runnable()?)?;
-        let urgent = line.urgent.pop_front().map(|chunk| Chunk { is_urgent: true, ..chunk });
-        let chunk = urgent.or_else(|| line.background.pop_front());
+        let chunk = line.urgent.pop_front().or_else(|| line.background.pop_front());
         line.running += usize::from(chunk.is_some());
         let found = chunk.map(|chunk| Work::Chunk(line.queue, chunk, line.customer.clone()));
         self.ring.push_back(line);
