@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 use crate::io::os;
 
 const DEVICE_ATTRIBUTE_INTEGRATED: c_int = 18;
+const DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: c_int = 75;
+/// Ampere: CUDA C++ programming guide, arithmetic of __nv_bfloat16.
+const FIRST_WITH_BF16: c_int = 8;
 const STREAM_NON_BLOCKING: c_uint = 1;
 const EVENT_BLOCKING_SYNC: c_uint = 1;
 const EVENT_DISABLE_TIMING: c_uint = 2;
@@ -151,18 +154,20 @@ impl driver::Driver for Driver {
 
     fn describe(&self, ordinal: u32) -> Answer<DeviceInfo> {
         let device = self.device(ordinal)?;
-        let (mut total, mut integrated) = (0, 0);
+        let (mut total, mut integrated, mut major) = (0, 0, 0);
         // SAFETY: the driver writes so many bytes at most.
         let model = driver::written(|into, bytes| unsafe { call!(self, cuDeviceGetName(into, bytes, device)) })?;
         // SAFETY: they write a number each.
         unsafe {
             call!(self, cuDeviceTotalMem_v2(&raw mut total, device))?;
             call!(self, cuDeviceGetAttribute(&raw mut integrated, DEVICE_ATTRIBUTE_INTEGRATED, device))?;
+            call!(self, cuDeviceGetAttribute(&raw mut major, DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device))?;
         }
         Ok(DeviceInfo {
             name: DeviceName { kind: DeviceKind::Cuda, ordinal },
             model,
             unified: integrated != 0,
+            computes_bf16: major >= FIRST_WITH_BF16,
             total_bytes: Some(total as u64),
             free_bytes: None,
         })

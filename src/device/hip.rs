@@ -22,6 +22,9 @@ type Handle = *mut c_void;
 
 /// The same number from ROCm 5 to 7.
 const DEVICE_ATTRIBUTE_INTEGRATED: c_uint = 16;
+const DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: c_uint = 23;
+/// The first number of gfx9, as the runtime gives it: HIP's bfloat16 header computes from there on.
+const FIRST_WITH_BF16: c_int = 9;
 const STREAM_NON_BLOCKING: c_uint = 1;
 const EVENT_BLOCKING_SYNC: c_uint = 1;
 const EVENT_DISABLE_TIMING: c_uint = 2;
@@ -178,18 +181,20 @@ impl driver::Driver for Driver {
 
     fn describe(&self, ordinal: u32) -> Answer<DeviceInfo> {
         let device = ordinal as c_int;
-        let (mut total, mut integrated) = (0, 0);
+        let (mut total, mut integrated, mut major) = (0, 0, 0);
         // SAFETY: the runtime writes so many bytes at most.
         let model = driver::written(|into, bytes| unsafe { call!(self, hipDeviceGetName(into, bytes, device)) })?;
         // SAFETY: they write a number each.
         unsafe {
             call!(self, hipDeviceTotalMem(&raw mut total, device))?;
             call!(self, hipDeviceGetAttribute(&raw mut integrated, DEVICE_ATTRIBUTE_INTEGRATED, device))?;
+            call!(self, hipDeviceGetAttribute(&raw mut major, DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device))?;
         }
         Ok(DeviceInfo {
             name: DeviceName { kind: DeviceKind::Hip, ordinal },
             model,
             unified: integrated != 0,
+            computes_bf16: major >= FIRST_WITH_BF16,
             total_bytes: Some(total as u64),
             free_bytes: None,
         })

@@ -98,6 +98,8 @@ pub struct DeviceInfo {
     pub model: String,
     /// Whether it shares the host's memory.
     pub unified: bool,
+    /// Whether it computes with BF16.
+    pub computes_bf16: bool,
     /// Bytes of memory it has, where that is known.
     pub total_bytes: Option<u64>,
     /// Bytes of memory it could give now, where that is known without waking it.
@@ -274,7 +276,8 @@ pub struct Absence {
 /// Every device, the host first, then those of each driver in the order of their numbers. Wakes none.
 pub fn list() -> Vec<DeviceInfo> {
     let (total_bytes, free_bytes) = os::memory();
-    let host = DeviceInfo { name: DeviceName::HOST, model: String::new(), unified: true, total_bytes, free_bytes };
+    let (name, model) = (DeviceName::HOST, String::new());
+    let host = DeviceInfo { name, model, unified: true, computes_bf16: true, total_bytes, free_bytes };
     let cuda = driver::list::<cuda::Driver>().unwrap_or_default();
     let hip = driver::list::<hip::Driver>().unwrap_or_default();
     [vec![host], cuda, hip].concat()

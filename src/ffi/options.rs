@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::structs::{self, Growable};
 use super::{
-    Destroy, allocator, callbacks, handle, pml_allocator_t, pml_budget_t, pml_event_callback_t, pml_log_callback_t,
+    Destroy, PML_DTYPE_KEEP, allocator, callbacks, handle, pml_allocator_t, pml_budget_t, pml_event_callback_t, pml_log_callback_t,
     pml_rules_t, text,
 };
 use crate::error::{Error, Result};
 use crate::io::Mode;
-use crate::loader::{Device, LogLevel, Options, Recovery, Strategy, Unload};
-use crate::tensor::LayerOrder;
+use crate::loader::{Device, LogLevel, Options, Recovery, Strategy, Target, Unload};
+use crate::tensor::{Dtype, LayerOrder};
 
 const _: () = assert!(
     PML_STRATEGY_PREFETCH == Strategy::Prefetch as u32
@@ -155,6 +155,13 @@ pub struct pml_options_t {
     pub destroy: Option<unsafe extern "C" fn(user_data: *mut c_void)>,
     /// Where converted models are kept. NULL; others are not served by this version.
     pub cache_path: *const c_char,
+    /// What all tensors are delivered as that can be, unless a rule says otherwise: a PML_DTYPE_ value that pml_rules_dtype
+    /// takes; PML_DTYPE_KEEP. Floating-point and quantised tensors can be, and to PML_DTYPE_INT8, PML_DTYPE_INT8_32 and
+    /// quantised types those of two dimensions and more whose rows are whole blocks; others stay as they are stored.
+    pub dtype: u32,
+    /// 1 for delivering the stored bytes of each tensor that is delivered as something else too, as a tensor "name.original";
+    /// 0.
+    pub keep_original: u32,
 }
 
 // SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers, raw pointers and functions
@@ -191,10 +198,12 @@ unsafe impl Growable for pml_options_t {
         user_data: std::ptr::null_mut(),
         destroy: None,
         cache_path: std::ptr::null(),
+        dtype: PML_DTYPE_KEEP,
+        keep_original: 0,
     };
 }
 
-const _: () = assert!(size_of::<pml_options_t>() == 15 * size_of::<usize>() + 12 * 4 + 3 * 8);
+const _: () = assert!(size_of::<pml_options_t>() == 15 * size_of::<usize>() + 14 * 4 + 3 * 8);
 
 /// Writes the initial values, as PML_OPTIONS_INIT has them: as many as `struct_size` bytes hold. Does nothing where
 /// `options` is NULL.
@@ -233,6 +242,8 @@ pub(super) unsafe fn read(given: *const pml_options_t) -> Result<Options> {
         retry_count: given.retry_count,
         retry_backoff: Duration::from_millis(given.retry_backoff_ms.into()),
         pressure_threshold: (given.pressure_threshold > 0).then_some(given.pressure_threshold),
+        dtype: target("dtype", given.dtype)?,
+        keep_original: choose("keep_original", given.keep_original, &[false, true])?,
         log_level: choose("log_level", given.log_level, &LogLevel::ALL)?,
         on_event: callbacks::listener(&given),
         log: callbacks::log(&given),
@@ -256,6 +267,15 @@ pub(super) unsafe fn read(given: *const pml_options_t) -> Result<Options> {
         options.allocator = Some(unsafe { allocator::read(given.allocator) }?);
     }
     Ok(options)
+}
+
+/// What tensors are to become, by its number.
+pub(super) fn target(argument: &'static str, number: u32) -> Result<Target> {
+    Target::from_id(number).ok_or_else(|| {
+        let dtype = Dtype::from_id(number).map_or_else(|| number.to_string(), |dtype| dtype.name().to_owned());
+        let names: Vec<String> = Target::all().map(Target::name).collect();
+        Error::argument(argument, dtype, format_args!("one of {}", names.join(", ")))
+    })
 }
 
 fn layer_limit(given: i64) -> Result<Option<usize>> {

@@ -83,3 +83,23 @@ pub unsafe extern "C" fn pml_rules_skip(rules: *mut pml_rules_t, pattern: *const
         rules.rules.lock().unwrap_or_else(PoisonError::into_inner).skip(pattern)
     })
 }
+
+/// Tensors whose names match `pattern` are delivered as `dtype`: PML_DTYPE_KEEP, PML_DTYPE_AUTO, PML_DTYPE_F64, PML_DTYPE_F32,
+/// PML_DTYPE_F16, PML_DTYPE_BF16, PML_DTYPE_F8_E4M3, PML_DTYPE_F8_E5M2, PML_DTYPE_Q8_0, PML_DTYPE_Q4_0, PML_DTYPE_Q4_1,
+/// PML_DTYPE_Q5_0, PML_DTYPE_Q5_1, PML_DTYPE_INT8, PML_DTYPE_INT8_32 or PML_DTYPE_NF4 (whose scales are a tensor
+/// "name.scales": F32, one for each 64 elements). Opening a model in which one cannot be is answered with
+/// PML_STATUS_UNSUPPORTED, naming the tensor.
+///
+/// Errors: PML_STATUS_INVALID_ARGUMENT for an empty text, one that is not UTF-8, and any other type.
+///
+/// # Safety
+/// See the rules for pointers in pml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pml_rules_dtype(rules: *mut pml_rules_t, pattern: *const c_char, dtype: u32) -> pml_status_t {
+    guard(|| {
+        // SAFETY: the caller's promise, for both.
+        let (rules, pattern) = unsafe { (handle(rules, "rules")?, text(pattern, "pattern")?) };
+        let target = options::target("dtype", dtype)?;
+        rules.rules.lock().unwrap_or_else(PoisonError::into_inner).dtype(pattern, target)
+    })
+}

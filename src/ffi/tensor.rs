@@ -238,20 +238,20 @@ pub unsafe extern "C" fn pml_tensor_get_info(tensor: *const pml_tensor_t, out: *
     guard(|| {
         // SAFETY: the caller's promise.
         let tensor = &unsafe { handle(tensor, "tensor") }?.tensor;
-        let info = tensor.info();
+        let (info, stored) = (tensor.info(), tensor.stored());
         let described = pml_tensor_info_t {
             struct_size: size_of::<pml_tensor_info_t>(),
             name: info.name.as_ptr().cast(),
             name_length: info.name.len(),
             shape: shape_pointer(info.shape),
             rank: info.shape.len() as u32,
-            stored_dtype: info.dtype.id(),
+            stored_dtype: stored.dtype.id(),
             delivered_dtype: info.dtype.id(),
             shard: u32::from(info.shard),
             index: tensor.index(),
             layer: tensor.layer(),
             bytes: info.bytes,
-            stored_bytes: info.bytes,
+            stored_bytes: stored.bytes,
             offset: info.offset,
         };
         // SAFETY: the caller's promise.

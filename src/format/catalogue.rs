@@ -39,6 +39,11 @@ impl Catalogue {
         &self.tensors
     }
 
+    /// The tensors, to be put in another form.
+    pub(crate) fn tensors_mut(&mut self) -> &mut TensorTable {
+        &mut self.tensors
+    }
+
     /// The metadata of the first shard.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
@@ -153,7 +158,7 @@ impl TensorTable {
     }
 
     /// Adds a tensor. Its rank is at most 255.
-    pub(super) fn push(&mut self, tensor: TensorInfo<'_>) -> Result<(), Refused> {
+    pub(crate) fn push(&mut self, tensor: TensorInfo<'_>) -> Result<(), Refused> {
         let index = u32::try_from(self.records.len()).map_err(|_| Refused::Full)?;
         let name_start = u32::try_from(self.names.len()).map_err(|_| Refused::Full)?;
         let dimensions_start = u32::try_from(self.dimensions.len()).map_err(|_| Refused::Full)?;
@@ -188,7 +193,7 @@ impl TensorTable {
     }
 
     /// Gives back what growing left over.
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         self.records.shrink_to_fit();
         self.names.shrink_to_fit();
         self.dimensions.shrink_to_fit();

@@ -9,6 +9,7 @@ mod values;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use catalogue::Refused;
 pub use catalogue::{Catalogue, TensorInfo, TensorTable};
 pub use shards::shard_path;
 pub use values::{Array, Metadata, Node, Value, ValueType};

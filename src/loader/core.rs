@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::agenda::Agenda;
 use super::events::{Figures, LogLevel, Stage};
+use super::forms::Forms;
 use super::layers::Layers;
 use super::load_into::Batch;
 use super::mailbox::{Mailbox, refuse_in_callback};
@@ -18,7 +19,7 @@ use super::space::{LayerFiles, Space, Spacing};
 use super::{Options, Rules};
 use crate::device::{Allocator, RawStream, Stream};
 use crate::error::{Error, Result, quoted};
-use crate::format::{Catalogue, Model};
+use crate::format::{Catalogue, Model, TensorTable};
 use crate::io::Source;
 use crate::residency::pressure::Gauge;
 use crate::residency::{Drained, Holder, LayerState, Locked, Order, Owner, Pool, Residency, Snapshot};
@@ -28,7 +29,10 @@ use crate::transfer::{Chunk, Queue};
 
 /// The shared part of a loader.
 pub struct Core {
+    /// The model, its tensors as they are delivered.
     pub(super) catalogue: Catalogue,
+    /// What they are stored as, where that differs.
+    pub(super) forms: Option<Forms>,
     /// Bytes of all tensors.
     pub(super) total_bytes: u64,
     pub(super) layers: Arc<Layers>,
@@ -115,6 +119,7 @@ pub struct Counters {
 
 /// What a new core is made of beside the model.
 pub struct Parts {
+    pub forms: Option<Forms>,
     pub layers: Arc<Layers>,
     pub concurrent_reads: usize,
     pub mailbox: Arc<Mailbox>,
@@ -130,7 +135,7 @@ impl Core {
         let Model { catalogue, sources } = model;
         let pool = options.budget.as_ref().map_or_else(|| Arc::new(Pool::new(u64::MAX)), |budget| budget.pool.clone());
         let limits = options.limits();
-        let Parts { layers, mailbox, keep, owner, concurrent_reads } = parts;
+        let Parts { forms, layers, mailbox, keep, owner, concurrent_reads } = parts;
         let shares_budget = options.budget.is_some();
         let tensors = catalogue.tensors().len();
         let timeline = options.timeline.clone();
@@ -157,6 +162,7 @@ impl Core {
             counters: Counters::default(),
             total_bytes: mailbox.figures().bytes_total,
             catalogue,
+            forms,
             layers,
             sources,
             seat: once_cell::sync::OnceCell::new(),
@@ -521,7 +527,17 @@ impl Core {
     }
 
     pub(super) fn files(&self, layer: usize) -> LayerFiles<'_> {
-        LayerFiles { tensors: self.catalogue.tensors(), members: self.layers.members(layer), sources: &self.sources }
+        LayerFiles {
+            tensors: self.catalogue.tensors(),
+            forms: self.forms.as_ref(),
+            members: self.layers.members(layer),
+            sources: &self.sources,
+        }
+    }
+
+    /// The tensors as they are stored. Those of the files have the same indices as they are delivered.
+    pub(super) fn stored(&self) -> &TensorTable {
+        self.forms.as_ref().map_or(self.catalogue.tensors(), Forms::stored)
     }
 
     pub(super) fn layer_text(&self, layer: usize) -> String {

@@ -36,10 +36,10 @@ impl Core {
         tensor: Option<usize>,
     ) -> Expected {
         let files = self.files(layer);
-        let members = tensor.map_or(0..files.members.len(), |tensor| {
-            let member = files.position_of(tensor);
-            member..member + 1
-        });
+        let members = match tensor {
+            None => (0..files.members.len()).collect(),
+            Some(tensor) => files.together(files.position_of(tensor)),
+        };
         let mut deliveries = Vec::new();
         let mut missing = Vec::new();
         for member in members {

@@ -6,6 +6,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::Rules;
+use super::forms::Forms;
 use crate::error::{Error, Result};
 use crate::format::TensorTable;
 use crate::residency::Groups;
@@ -32,8 +33,9 @@ struct Record {
 }
 
 impl Layers {
-    /// Groups the tensors of a model by their names and the caller's rules. Layers are numbered as they first appear.
-    pub fn group(tensors: &TensorTable, rules: &Rules) -> Result<Layers> {
+    /// Groups the tensors of a model by their names and the caller's rules. Layers are numbered as they first appear. What
+    /// comes of another tensor goes with that one.
+    pub fn group(tensors: &TensorTable, forms: Option<&Forms>, rules: &Rules) -> Result<Layers> {
         let mut layers = Layers {
             records: Vec::new(),
             names: String::new(),
@@ -43,9 +45,10 @@ impl Layers {
             members: Vec::new(),
         };
         let mut last = None;
-        for tensor in tensors.iter() {
-            let by_name = layer_name(tensor.name);
-            let name = rules.layer_of(tensor.name).unwrap_or(&by_name);
+        for (index, tensor) in tensors.iter().enumerate() {
+            let of = forms.map_or(tensor.name, |forms| forms.stored_of(index).name);
+            let by_name = layer_name(of);
+            let name = rules.layer_of(of).unwrap_or(&by_name);
             // Neighbours mostly share their layer.
             let layer = match last.filter(|layer| layers.name(*layer as usize) == name) {
                 Some(layer) => layer,

@@ -7,8 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::events::LogLevel;
+use super::forms::Origin;
 use super::mailbox::refuse_in_callback;
 use super::options::Recovery;
+use super::transformed::Way;
 use super::{Core, Tensor};
 use crate::device::Stream;
 use crate::error::{Error, Result, quoted};
@@ -257,10 +259,16 @@ impl<'a> Chunks<'a> {
     /// How many small neighbours from the next target on are read together, and the bytes from the first to the last.
     fn batch(&self) -> (usize, u64) {
         let first = self.targets[self.next];
+        if self.origin(&first).is_some() {
+            return (1, 0);
+        }
         let mut end = first.offset + first.bytes;
         let mut count = 1;
         for target in &self.targets[self.next + 1..] {
             let new_end = target.offset + target.bytes;
+            if self.origin(target).is_some() {
+                break;
+            }
             let is_near = target.shard == first.shard && target.offset >= end && target.offset - end <= BATCH_GAP_BYTES;
             if !is_near || new_end - first.offset > BATCH_BYTES {
                 break;
@@ -269,6 +277,25 @@ impl<'a> Chunks<'a> {
             count += 1;
         }
         (count, end - first.offset)
+    }
+
+    fn origin(&self, target: &Target) -> Option<Origin<'a>> {
+        self.core.forms.as_ref()?.origin(target.tensor)
+    }
+
+    /// The next chunk of a target that comes of a stored tensor; `done` counts units there.
+    fn transformed(&mut self, target: &Target, origin: Origin<'_>) -> Chunk {
+        let (data, scales) = if origin.is_scales { (None, Some(target.into)) } else { (Some(target.into), None) };
+        let way = Way { origin, first: 0, data, scales, marks: self.marks, padding: 0 };
+        let units = way.ranges(PIECE_BYTES).find(|units| units.start == self.done).unwrap_or(0..0);
+        let source = &self.core.sources[usize::from(target.shard)];
+        self.done = units.end;
+        let chunk = way.chunk(source, units);
+        if chunk.offset + chunk.bytes == origin.stored.offset + origin.stored.bytes {
+            self.next += 1;
+            self.done = 0;
+        }
+        Chunk { members: Box::new([target.tensor as u32]), ..chunk }
     }
 
     fn chunk(&self, target: &Target, offset: u64, bytes: u64, destination: Destination, members: Box<[u32]>) -> Chunk {
@@ -308,6 +335,9 @@ impl Iterator for Chunks<'_> {
             let members = batch.iter().map(|member| member.tensor as u32).collect();
             self.next += count;
             return Some(self.chunk(&target, target.offset, span, destination, members));
+        }
+        if let Some(origin) = self.origin(&target) {
+            return Some(self.transformed(&target, origin));
         }
         let at = target.offset + self.done;
         // Ends at multiples of the step in the file: direct reads of the inner ones need no bounce.

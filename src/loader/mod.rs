@@ -5,6 +5,7 @@ mod bring;
 mod core;
 mod deliver;
 mod events;
+mod forms;
 mod layers;
 mod lease;
 mod load_into;
@@ -17,6 +18,7 @@ mod seat;
 mod short_of_memory;
 mod space;
 mod stats;
+mod transformed;
 mod verify;
 
 use std::any::Any;
@@ -31,6 +33,7 @@ use self::core::Parts;
 use self::layers::Layers;
 use events::Figures;
 pub use events::{Answer, Event, EventKind, Listener, Log, LogLevel, Stage};
+use forms::{Forms, Wishes};
 pub use lease::{LayerLease, Tensor, TensorLease, TensorView};
 use mailbox::{Mailbox, refuse_in_callback, start_telling};
 pub use options::{Budget, Device, Options, Recovery, Strategy, Unload};
@@ -47,10 +50,24 @@ pub use crate::residency::pressure::{Gauge, Reading};
 use crate::residency::{self, Owner};
 use crate::transfer;
 pub use crate::transfer::MAX_WORKERS;
+pub use crate::transform::Target;
 
 /// An opened model. Dropping it closes it: leases stay valid until they are dropped, nothing new is loaded.
 pub struct Loader {
     core: Arc<Core>,
+}
+
+/// Puts the tensors of a model as the options want them delivered.
+fn forms_of(model: &mut format::Model, options: &Options) -> Result<Option<Forms>> {
+    if options.dtype == Target::Keep && !options.rules.has_targets() {
+        return Ok(None);
+    }
+    let asks_for_best = options.dtype == Target::Auto || options.rules.has_target(Target::Auto);
+    let lacks_bf16 = asks_for_best && seat::lacks_bf16(options.device);
+    let Options { rules, dtype, keep_original, .. } = options;
+    let wishes = Wishes { target: *dtype, lacks_bf16, rules, keeps_original: *keep_original };
+    let forms = Forms::apply(model.catalogue.tensors_mut(), &wishes);
+    forms.map_err(|error| error.within(model.sources.first().map_or("model", |source| source.name())))
 }
 
 /// One layer, as it stands.
@@ -94,7 +111,8 @@ impl Loader {
         if options.rules.skips_any() {
             model.catalogue.retain(|name| options.rules.skip_of(name).is_none());
         }
-        let layers = Arc::new(Layers::group(model.catalogue.tensors(), &options.rules)?);
+        let forms = forms_of(&mut model, &options)?;
+        let layers = Arc::new(Layers::group(model.catalogue.tensors(), forms.as_ref(), &options.rules)?);
         let figures = Figures {
             stage: Stage::Opening,
             bytes_done: 0,
@@ -109,7 +127,7 @@ impl Loader {
         let concurrent_reads = options.concurrent_reads()?;
         let core = Arc::new_cyclic(|owner: &Weak<Core>| {
             let owner: Weak<dyn Owner> = owner.clone();
-            let parts = Parts { layers, mailbox, keep: keep.clone(), owner, concurrent_reads };
+            let parts = Parts { forms, layers, mailbox, keep: keep.clone(), owner, concurrent_reads };
             Core::new(model, options, parts)
         });
         if listener.is_some() || log.is_some() {

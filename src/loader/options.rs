@@ -15,6 +15,7 @@ use crate::residency::{Limits, Pool};
 use crate::tensor::LayerOrder;
 use crate::timeline::Timeline;
 use crate::transfer::{MAX_WORKERS, default_workers};
+use crate::transform::Target;
 
 /// A page: what memory of every kind can be aligned to.
 const MAX_ALIGNMENT: usize = 4096;
@@ -52,6 +53,11 @@ pub struct Options {
     pub layer_order: LayerOrder,
     /// Choices by tensor name.
     pub rules: Rules,
+    /// What all tensors are delivered as that can be, unless a rule says otherwise; F64, F32, F16, BF16, F8 and quantised ones
+    /// can, and to less than 16 bits an element only those of two dimensions and more.
+    pub dtype: Target,
+    /// Whether the stored bytes of what is delivered as something else are delivered too, named `name.original`.
+    pub keep_original: bool,
     /// Where the memory for layers comes from, in place of the system.
     pub allocator: Option<Arc<dyn Allocator>>,
     /// What happens when a tensor cannot be read.
@@ -95,6 +101,8 @@ impl Default for Options {
             tail_padding: 0,
             layer_order: LayerOrder::default(),
             rules: Rules::default(),
+            dtype: Target::default(),
+            keep_original: false,
             allocator: None,
             recovery: Recovery::default(),
             retry_count: 3,

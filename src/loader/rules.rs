@@ -3,6 +3,7 @@
 use wildmatch::WildMatch;
 
 use crate::error::{Error, Result, quoted};
+use crate::transform::Target;
 
 /// Rules by glob: `*` stands for any characters, dots among them, `?` for one. Of the rules of one kind that match a
 /// name, the last one wins.
@@ -10,6 +11,7 @@ use crate::error::{Error, Result, quoted};
 pub struct Rules {
     layers: Vec<(WildMatch, String)>,
     skips: Vec<(WildMatch, String)>,
+    targets: Vec<(WildMatch, String, Target)>,
 }
 
 impl Rules {
@@ -33,6 +35,13 @@ impl Rules {
         Ok(())
     }
 
+    /// Tensors that match are delivered in this type.
+    pub fn dtype(&mut self, pattern: &str, target: Target) -> Result<()> {
+        check("pattern", pattern)?;
+        self.targets.push((WildMatch::new(pattern), pattern.to_owned(), target));
+        Ok(())
+    }
+
     /// The layer that a rule names for this tensor.
     pub fn layer_of(&self, tensor: &str) -> Option<&str> {
         self.layers.iter().rev().find(|(pattern, _)| pattern.matches(tensor)).map(|(_, layer)| layer.as_str())
@@ -41,6 +50,22 @@ impl Rules {
     /// The rule by which this tensor is left out.
     pub fn skip_of(&self, tensor: &str) -> Option<&str> {
         self.skips.iter().rev().find(|(pattern, _)| pattern.matches(tensor)).map(|(_, text)| text.as_str())
+    }
+
+    /// What a rule wants this tensor to become, and the rule.
+    pub(super) fn target_of(&self, tensor: &str) -> Option<(Target, &str)> {
+        let found = self.targets.iter().rev().find(|(pattern, ..)| pattern.matches(tensor));
+        found.map(|(_, text, target)| (*target, text.as_str()))
+    }
+
+    /// Whether any rule wants tensors to become this.
+    pub(super) fn has_target(&self, target: Target) -> bool {
+        self.targets.iter().any(|(.., wanted)| *wanted == target)
+    }
+
+    /// Whether any rule wants a tensor to become something.
+    pub(super) fn has_targets(&self) -> bool {
+        !self.targets.is_empty()
     }
 
     /// Whether any tensor could be left out.

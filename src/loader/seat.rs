@@ -52,6 +52,15 @@ pub fn check(device: Device) -> Result<()> {
     }
 }
 
+/// Whether a device where tensors may go is known not to compute with BF16. Wakes none.
+pub fn lacks_bf16(device: Device) -> bool {
+    let may_be = |name: DeviceName| match device {
+        Device::Auto => name.kind != DeviceKind::Host,
+        Device::Named(named) => name == named,
+    };
+    device::list().into_iter().any(|found| may_be(found.name) && !found.computes_bf16)
+}
+
 impl Core {
     /// Where layers go, decided now if it was not before.
     pub(super) fn seat(&self) -> Result<&Seat> {

@@ -1,9 +1,12 @@
 //! The memory that a layer's bytes take, and the chunks that fill it.
 
 use std::any::Any;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::forms::{Forms, Origin};
+use super::transformed::Way;
 use crate::device::{Allocator, Block, Device, DeviceName, Host};
 use crate::error::{Error, Result};
 use crate::format::{TensorInfo, TensorTable};
@@ -70,7 +73,7 @@ pub struct Terms<'a> {
 
 /// Ranges of mapped files, or of memory that is there anyway.
 pub struct InPlace {
-    ranges: Vec<(Arc<Source>, std::ops::Range<u64>)>,
+    ranges: Vec<(Arc<Source>, Range<u64>)>,
     /// Whether its pages leave the page cache too.
     goes_for_good: bool,
 }
@@ -100,7 +103,7 @@ pub struct Plan {
 }
 
 enum Layout {
-    InPlace(Vec<(Arc<Source>, std::ops::Range<u64>)>),
+    InPlace(Vec<(Arc<Source>, Range<u64>)>),
     Slab { positions: Box<[u64]>, bytes: usize },
     Away { positions: Box<[u64]> },
 }
@@ -108,8 +111,10 @@ enum Layout {
 /// What a chunk planner has to know of a layer.
 #[derive(Clone, Copy)]
 pub struct LayerFiles<'a> {
-    /// Every tensor of the model.
+    /// Every tensor of the model, as it is delivered.
     pub tensors: &'a TensorTable,
+    /// What tensors are stored as, where that differs.
+    pub forms: Option<&'a Forms>,
     /// The layer's tensors, as they lie in the files.
     pub members: &'a [u32],
     /// One source for each shard.
@@ -119,6 +124,22 @@ pub struct LayerFiles<'a> {
 impl<'a> LayerFiles<'a> {
     fn member(&self, member: usize) -> TensorInfo<'a> {
         self.tensors.at(self.members[member] as usize)
+    }
+
+    /// How a member comes of a stored tensor, where it is not as stored.
+    fn origin(&self, member: usize) -> Option<Origin<'a>> {
+        self.forms?.origin(self.members[member] as usize)
+    }
+
+    /// The members that come of one stored tensor together with this one, its data and its scales; this one alone if it is as
+    /// stored.
+    pub fn together(&self, member: usize) -> Vec<usize> {
+        let Some(origin) = self.origin(member) else { return vec![member] };
+        let place = |member: usize| (self.member(member).shard, self.member(member).offset);
+        let is_there = |other: &usize| place(*other) == place(member);
+        let comes_with_it = |other: &usize| self.origin(*other).is_some_and(|other| other.index == origin.index);
+        let first = (0..member).rev().take_while(is_there).last().unwrap_or(member);
+        (first..self.members.len()).take_while(is_there).filter(comes_with_it).collect()
     }
 
     /// Which member of the layer a tensor is.
@@ -140,7 +161,11 @@ impl<'a> LayerFiles<'a> {
 
     /// Whether a member directly follows the one before it in the same file.
     fn follows(&self, member: usize) -> bool {
-        let Some(before) = member.checked_sub(1).map(|before| self.member(before)) else { return false };
+        let Some(before) = member.checked_sub(1) else { return false };
+        if self.origin(before).or_else(|| self.origin(member)).is_some() {
+            return false;
+        }
+        let before = self.member(before);
         let tensor = self.member(member);
         let gap = tensor.offset.checked_sub(before.offset + before.bytes);
         tensor.shard == before.shard && gap.is_some_and(|gap| gap <= GAP_BYTES)
@@ -179,7 +204,9 @@ impl Plan {
 /// Whether a layer's tensors can be viewed where they are.
 fn is_viewable(layer: LayerFiles<'_>, spacing: Spacing) -> bool {
     let mut members = (0..layer.members.len()).map(|member| layer.member(member));
-    spacing.padding == 0
+    let are_as_stored = (0..layer.members.len()).all(|member| layer.origin(member).is_none());
+    are_as_stored
+        && spacing.padding == 0
         && members.all(|tensor| {
             let view = || layer.source(&tensor).view(tensor.offset..tensor.offset + tensor.bytes);
             let is_aligned = |start: NonNull<u8>| (start.addr().get() as u64).is_multiple_of(spacing.alignment);
@@ -294,7 +321,20 @@ impl Space {
         let total: u64 = members.iter().map(|member| layer.member(*member).bytes).sum();
         let step = if total >= workers as u64 * CHUNK_BYTES { CHUNK_BYTES } else { SMALL_CHUNK_BYTES };
         let mut pieces: Vec<Piece> = Vec::new();
+        let mut chunks = Vec::new();
         for &member in members {
+            if layer.origin(member).is_some() {
+                let before = pieces.drain(..).map(|piece| self.chunk(layer, number, &piece, epoch, spacing));
+                chunks.extend(before);
+                let together = layer.together(member);
+                let mut wanted = together.into_iter().filter(|one| members.binary_search(one).is_ok());
+                // The first of them is there for all.
+                if wanted.next() == Some(member) {
+                    let wanted = [member].into_iter().chain(wanted).collect();
+                    chunks.extend(self.transformed(layer, number, wanted, step, epoch, spacing));
+                }
+                continue;
+            }
             let tensor = layer.member(member);
             let end = tensor.offset + tensor.bytes;
             let mut at = tensor.offset;
@@ -324,7 +364,41 @@ impl Space {
                 at = piece.end;
             }
         }
-        pieces.into_iter().map(|piece| self.chunk(layer, number, &piece, epoch, spacing)).collect()
+        chunks.extend(pieces.into_iter().map(|piece| self.chunk(layer, number, &piece, epoch, spacing)));
+        chunks
+    }
+
+    /// The chunks of the stored tensor that these members come of.
+    fn transformed(
+        &self,
+        layer: LayerFiles<'_>,
+        number: u32,
+        members: Vec<usize>,
+        step: u64,
+        epoch: u64,
+        spacing: Spacing,
+    ) -> Vec<Chunk> {
+        let Some(way) = self.way(layer, &members, spacing) else { return Vec::new() };
+        let source = &layer.sources[usize::from(way.origin.stored.shard)];
+        let members: Box<[u32]> = members.iter().map(|member| *member as u32).collect();
+        let chunk = |units| Chunk { layer: number, members: members.clone(), epoch, ..way.chunk(source, units) };
+        way.ranges(step).map(chunk).collect()
+    }
+
+    /// Where what comes of a stored tensor goes: its data, its scales, or both.
+    fn way<'a>(&'a self, layer: LayerFiles<'a>, members: &[usize], spacing: Spacing) -> Option<Way<'a>> {
+        let origins = || members.iter().filter_map(|member| Some((*member, layer.origin(*member)?)));
+        let address = |is_scales: bool| {
+            let member = origins().find(|(_, origin)| origin.is_scales == is_scales)?.0;
+            Some(self.address(layer, member))
+        };
+        let (marks, padding) = match self {
+            Space::Away(place) => (Some(&place.marks), spacing.padding as usize),
+            // There the memory was zeros before.
+            Space::InPlace(_) | Space::Slab(_) => (None, 0),
+        };
+        let (data, scales) = (address(false), address(true));
+        Some(Way { origin: origins().next()?.1, first: 0, data, scales, marks, padding })
     }
 
     /// Whether the next member comes with a piece. Farther apart than in the file, only small members come together.
@@ -404,6 +478,14 @@ impl Space {
 
     /// The same bytes as chunks of one tensor each.
     pub fn cut(&self, chunk: &Chunk, layer: LayerFiles<'_>, spacing: Spacing) -> Vec<Chunk> {
+        let members: Vec<usize> = chunk.members.iter().map(|member| *member as usize).collect();
+        if let Some(way) = self.way(layer, &members, spacing) {
+            // What comes of one tensor stays together.
+            let bytes = way.origin.transform.unit().input as u64;
+            let first = (chunk.offset - way.origin.stored.offset) / bytes;
+            let destination = way.destination(&(first..first + chunk.bytes / bytes));
+            return vec![chunk.again(destination)];
+        }
         let pieces = chunk.members.iter().map(|member| {
             let number = *member as usize;
             let tensor = layer.member(number);
@@ -441,8 +523,8 @@ struct Piece {
 }
 
 /// The stretches of the files that the layer's tensors cover, and no other tensor.
-fn ranges(layer: LayerFiles<'_>) -> Vec<(Arc<Source>, std::ops::Range<u64>)> {
-    let mut ranges: Vec<(Arc<Source>, std::ops::Range<u64>)> = Vec::new();
+fn ranges(layer: LayerFiles<'_>) -> Vec<(Arc<Source>, Range<u64>)> {
+    let mut ranges: Vec<(Arc<Source>, Range<u64>)> = Vec::new();
     for member in 0..layer.members.len() {
         let tensor = layer.member(member);
         let end = tensor.offset + tensor.bytes;
@@ -470,14 +552,18 @@ fn positions(
     let mut end = 0_u64;
     for member in 0..layer.members.len() {
         let tensor = layer.member(member);
+        let is_as_stored = layer.origin(member).is_none();
+        let offset = if is_as_stored { tensor.offset } else { 0 };
         let natural = if member == 0 && starts_at_once {
             0
+        } else if !is_as_stored {
+            end.checked_next_multiple_of(GRAIN)?
         } else if layer.follows(member) {
             positions[member - 1].checked_add(tensor.offset - layer.member(member - 1).offset)?
         } else {
             end.checked_next_multiple_of(within)?.checked_add(tensor.offset % within)?
         };
-        let position = spaced(natural, end, tensor.offset, spacing)?;
+        let position = spaced(natural, end, offset, spacing)?;
         end = position.checked_add(tensor.bytes)?.checked_add(spacing.padding)?;
         positions.push(position);
     }

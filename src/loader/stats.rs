@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Core;
+use super::forms::Forms;
 use super::seat::Seat;
 use crate::device::DeviceName;
 use crate::io::Source;
@@ -64,6 +65,8 @@ pub struct Stats {
     pub reader_fallbacks: u64,
     /// Time spent in reads, all threads together.
     pub read_time: Duration,
+    /// Time spent making other types of what was read, all threads together.
+    pub transform_time: Duration,
     /// At most how many reads are under way at once.
     pub workers: usize,
 }
@@ -104,6 +107,7 @@ impl Core {
             direct_bytes: sum(|source| &source.counters().direct),
             reader_fallbacks: sum(|source| &source.counters().fallbacks),
             read_time: Duration::from_nanos(sum(|source| &source.counters().nanoseconds)),
+            transform_time: self.forms.as_ref().map_or(Duration::ZERO, Forms::transform_time),
             workers: self.queue.limit(),
         }
     }

@@ -64,7 +64,7 @@ impl Loader {
 /// Compares the promised number of blocks with those named by tensors. A file without tensors, a bare vocabulary,
 /// promises none; and what a rule has left out is not missing.
 fn missing_blocks(core: &Core) -> Result<Vec<Error>> {
-    let layers: HashSet<Cow<'_, str>> = core.catalogue.tensors().iter().map(|tensor| layer_name(tensor.name)).collect();
+    let layers: HashSet<Cow<'_, str>> = core.stored().iter().map(|tensor| layer_name(tensor.name)).collect();
     if layers.is_empty() || core.leaves_out_any() {
         return Ok(Vec::new());
     }
@@ -108,7 +108,7 @@ fn promised_blocks(core: &Core, keys: &[&str]) -> Result<Option<(String, u64)>> 
 
 /// Looks at every tensor, several at once, and tells on this thread.
 fn verify_values(core: &Core, mut tell: impl FnMut(Finding) -> Result<()>) -> Result<()> {
-    let count = core.catalogue.tensors().len();
+    let count = core.stored().len();
     let next = AtomicUsize::new(0);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -154,7 +154,7 @@ fn verify_values(core: &Core, mut tell: impl FnMut(Finding) -> Result<()>) -> Re
 
 /// The first element of a tensor, or the first block, that is not a finite number.
 fn first_damage(core: &Core, tensor: usize, buffer: &mut Vec<u8>, is_over: impl Fn() -> bool) -> Result<Option<Error>> {
-    let info = core.catalogue.tensors().at(tensor);
+    let info = core.stored().at(tensor);
     let source = &core.sources[usize::from(info.shard)];
     let block_bytes = info.dtype.block_bytes();
     let piece_bytes = PIECE_BYTES / block_bytes * block_bytes;

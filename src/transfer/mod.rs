@@ -10,19 +10,22 @@
 mod finish;
 mod lane;
 mod marks;
+mod scratch;
 mod shares;
 mod staged;
 mod staging;
+mod transformed;
 mod watch;
 mod workers;
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-pub use lane::{Lane, trim};
+pub use lane::Lane;
 pub use marks::Marks;
 pub use staged::{Placed, Route};
 pub use staging::{SLOT_BYTES, SMALL_SLOT_BYTES, taken as staging_taken};
+pub use transformed::Transformed;
 pub use watch::Then;
 pub use workers::{Errand, MAX_WORKERS, Queue, default_workers, run_errands};
 
@@ -40,6 +43,8 @@ pub enum Destination {
     Scattered(Box<[Part]>),
     /// To a device. The marks of the memory learn of the copies.
     Staged(Arc<Marks>, Route),
+    /// As something else than they are stored.
+    Transformed(Box<Transformed>),
 }
 
 /// A part of a chunk, and its place.
@@ -100,9 +105,20 @@ pub enum Priority {
     Background,
 }
 
+/// Gives back the staging and the scratch memory that nobody uses now.
+pub fn trim() {
+    lane::trim();
+    scratch::trim();
+}
+
 impl Chunk {
-    /// Moves the bytes.
-    fn carry(&self) -> Result<()> {
+    /// The same chunk once more, with a destination of its own.
+    pub fn again(&self, destination: Destination) -> Chunk {
+        Chunk { source: self.source.clone(), members: self.members.clone(), destination, ..*self }
+    }
+
+    /// Moves the bytes, on this thread.
+    pub fn carry(&self) -> Result<()> {
         let reader = self.reader as usize;
         match &self.destination {
             Destination::InPlace => self.source.populate(reader, self.offset..self.offset + self.bytes),
@@ -127,6 +143,7 @@ impl Chunk {
                 Ok(())
             }
             Destination::Staged(marks, route) => self.carry_staged(marks, route),
+            Destination::Transformed(way) => self.carry_transformed(way),
         }
     }
 }

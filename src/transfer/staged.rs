@@ -104,7 +104,7 @@ impl Chunk {
     }
 
     /// Reads a part of the chunk. A caller's own reader may panic, and the slot goes back nevertheless.
-    fn read(&self, into: &mut [u8], offset: u64) -> Result<()> {
+    pub(super) fn read(&self, into: &mut [u8], offset: u64) -> Result<()> {
         if into.is_empty() {
             return Ok(());
         }
@@ -118,7 +118,7 @@ impl Chunk {
 }
 
 /// Sends a slot that was filled; gives it back if it could not be.
-fn send(marks: &Marks, slot: Slot, filled: Result<()>, legs: &[Leg]) -> Result<()> {
+pub(super) fn send(marks: &Marks, slot: Slot, filled: Result<()>, legs: &[Leg]) -> Result<()> {
     if filled.is_err() {
         marks.lane().give_slot(slot);
         return filled;

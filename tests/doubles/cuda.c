@@ -158,7 +158,7 @@ EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice ordinal)
 
 EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice ordinal)
 {
-    enum { INTEGRATED = 18, PCI_BUS = 33, PCI_DEVICE = 34, UNIFIED_ADDRESSING = 41, PCI_DOMAIN = 50 };
+    enum { INTEGRATED = 18, PCI_BUS = 33, PCI_DEVICE = 34, UNIFIED_ADDRESSING = 41, PCI_DOMAIN = 50, CAPABILITY_MAJOR = 75 };
     ENTER("cuDeviceGetAttribute");
     struct device *device = double_device(ordinal);
     if (device == NULL) {
@@ -167,6 +167,9 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice ordinal
     switch (attribute) {
     case INTEGRATED:
         *value = double_get("unified") != 0;
+        break;
+    case CAPABILITY_MAJOR:
+        *value = (int)double_get("capability_major");
         break;
     case PCI_BUS:
         *value = device->ordinal + 1;

@@ -218,11 +218,20 @@ EXPORT hipError_t hipDeviceTotalMem(size_t *bytes, hipDevice_t ordinal)
 
 EXPORT hipError_t hipDeviceGetAttribute(int *value, int attribute, int ordinal)
 {
-    enum { INTEGRATED = 16, PCI_BUS = 67 };
+    enum { INTEGRATED = 16, CAPABILITY_MAJOR = 23, PCI_BUS = 67 };
     ENTER("hipDeviceGetAttribute");
     struct device *device = double_device(ordinal);
     REQUIRE(device != NULL, INVALID_DEVICE);
-    *value = attribute == INTEGRATED ? double_get("unified") != 0 : attribute == PCI_BUS ? device->ordinal + 1 : 0;
+    switch (attribute) {
+    case INTEGRATED:
+        *value = double_get("unified") != 0;
+        break;
+    case CAPABILITY_MAJOR:
+        *value = (int)double_get("capability_major");
+        break;
+    default:
+        *value = attribute == PCI_BUS ? device->ordinal + 1 : 0;
+    }
     return SUCCESS;
 }
 

@@ -14,6 +14,7 @@ typedef void *handle;
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, NO_DEVICE = 100, INVALID_DEVICE = 101, MOST_DEVICES = 64 };
 enum { HOST_TO_DEVICE = 1, DEVICE_TO_HOST = 2, HIP_INTEGRATED = 16, CUDA_INTEGRATED = 18 };
+enum { HIP_CAPABILITY_MAJOR = 23, CUDA_CAPABILITY_MAJOR = 75 };
 
 /* X(name, the name of the symbol, its arguments); an address is a pointer here and a number there, of the same size. */
 #define CUDA_FUNCTIONS(X)                                                                                              \
@@ -181,10 +182,11 @@ EXPORT hipError_t hipDeviceTotalMem(size_t *bytes, int ordinal)
 EXPORT hipError_t hipDeviceGetAttribute(int *value, unsigned attribute, int ordinal)
 {
     int device, code = device_of(ordinal, &device);
-    if (code == SUCCESS && attribute != HIP_INTEGRATED) {
+    if (code == SUCCESS && attribute != HIP_INTEGRATED && attribute != HIP_CAPABILITY_MAJOR) {
         code = INVALID_VALUE;
     }
-    return finish(code != SUCCESS ? code : cuda.device_attribute(value, CUDA_INTEGRATED, device));
+    int asked = attribute == HIP_INTEGRATED ? CUDA_INTEGRATED : CUDA_CAPABILITY_MAJOR;
+    return finish(code != SUCCESS ? code : cuda.device_attribute(value, asked, device));
 }
 
 EXPORT hipError_t hipDeviceGetPCIBusId(char *id, int length, int ordinal)

@@ -106,6 +106,10 @@ fn numbers_are_amds() {
         (CAPTURE_IMPLICIT, error::hipErrorStreamCaptureImplicit as u32),
         (CAPTURE_MODE_RELAXED, hiprt::hipStreamCaptureMode::hipStreamCaptureModeRelaxed as u32),
         (DEVICE_ATTRIBUTE_INTEGRATED, hiprt::hipDeviceAttribute_t::hipDeviceAttributeIntegrated as u32),
+        (
+            DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+            hiprt::hipDeviceAttribute_t::hipDeviceAttributeComputeCapabilityMajor as u32,
+        ),
         (HOST_TO_DEVICE, hiprt::hipMemcpyKind::hipMemcpyHostToDevice as u32),
         (DEVICE_TO_HOST, hiprt::hipMemcpyKind::hipMemcpyDeviceToHost as u32),
         (STREAM_NON_BLOCKING, hiprt::hipStreamNonBlocking),

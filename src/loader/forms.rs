@@ -1,0 +1,207 @@
+//! What each tensor is delivered as, where the caller wants other types than the files have.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Rules;
+use crate::error::{Error, Result, quoted};
+use crate::format::{Refused, TensorInfo, TensorTable};
+use crate::tensor::Dtype;
+use crate::transform::{Target, Transform};
+
+/// What a tensor's scales are named, behind its own name.
+const SCALES: &str = ".scales";
+/// What its stored bytes are named, where they are kept too.
+const ORIGINAL: &str = ".original";
+
+/// The caller's choice of types.
+pub struct Wishes<'a> {
+    /// What all tensors become that can, unless a rule says otherwise.
+    pub target: Target,
+    /// Whether the device lacks BF16.
+    pub lacks_bf16: bool,
+    /// Choices by name.
+    pub rules: &'a Rules,
+    /// Whether the stored bytes of what is transformed are delivered too.
+    pub keeps_original: bool,
+}
+
+/// The tensors of a model as they are stored, and what becomes of each.
+pub struct Forms {
+    stored: TensorTable,
+    forms: Box<[Form]>,
+    transforms: Box<[Transform]>,
+    /// Nanoseconds that transforms took.
+    clock: Arc<AtomicU64>,
+}
+
+/// One delivered tensor.
+#[derive(Clone, Copy)]
+struct Form {
+    /// The stored one that it comes from.
+    stored: u32,
+    part: Part,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    AsStored,
+    Data(u32),
+    Scales(u32),
+}
+
+/// How a tensor comes of a stored one.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    /// The stored tensor.
+    pub stored: TensorInfo<'a>,
+    /// Its index among the stored ones.
+    pub index: usize,
+    /// What becomes of it.
+    pub transform: &'a Transform,
+    /// Whether this tensor is its scales.
+    pub is_scales: bool,
+    /// Where the time that it takes is counted, in nanoseconds.
+    pub clock: &'a Arc<AtomicU64>,
+}
+
+impl Forms {
+    /// Puts the tensors as they are delivered in place of the stored ones, if they differ. What comes besides follows behind
+    /// all others, so that indices stay.
+    pub fn apply(tensors: &mut TensorTable, wishes: &Wishes<'_>) -> Result<Option<Forms>> {
+        let mut ways = Vec::new();
+        for tensor in tensors.iter() {
+            ways.push(wishes.transform(&tensor)?);
+        }
+        if ways.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let mut made = Making::new(tensors.len());
+        for (index, (tensor, way)) in tensors.iter().zip(&ways).enumerate() {
+            made.add(index, tensor, way.as_ref())?;
+        }
+        for (index, (tensor, way)) in tensors.iter().zip(&ways).enumerate() {
+            let Some(way) = way else { continue };
+            made.add_scales(index, tensor, way)?;
+            if wishes.keeps_original {
+                made.push(TensorInfo { name: &format!("{}{ORIGINAL}", tensor.name), ..tensor }, index, Part::AsStored)?;
+            }
+        }
+        let Making { mut delivered, forms, transforms, .. } = made;
+        delivered.shrink();
+        let stored = std::mem::replace(tensors, delivered);
+        Ok(Some(Forms { stored, forms: forms.into(), transforms: transforms.into(), clock: Arc::default() }))
+    }
+
+    /// The tensors as they are stored.
+    pub fn stored(&self) -> &TensorTable {
+        &self.stored
+    }
+
+    /// The time that transforms took, all threads together.
+    pub fn transform_time(&self) -> Duration {
+        Duration::from_nanos(self.clock.load(Ordering::Relaxed))
+    }
+
+    /// The stored tensor that a delivered one comes from.
+    pub fn stored_of(&self, tensor: usize) -> TensorInfo<'_> {
+        self.stored.at(self.forms[tensor].stored as usize)
+    }
+
+    /// How a delivered tensor comes of a stored one; `None` where it is as it is stored.
+    pub fn origin(&self, tensor: usize) -> Option<Origin<'_>> {
+        let Form { stored: index, part } = self.forms[tensor];
+        let (transform, is_scales) = match part {
+            Part::AsStored => return None,
+            Part::Data(transform) => (transform, false),
+            Part::Scales(transform) => (transform, true),
+        };
+        let (index, transform) = (index as usize, &self.transforms[transform as usize]);
+        Some(Origin { stored: self.stored.at(index), index, transform, is_scales, clock: &self.clock })
+    }
+}
+
+impl Wishes<'_> {
+    /// What becomes of a tensor. A rule that cannot be followed is an error; what is wished of all is done where it can be.
+    fn transform(&self, tensor: &TensorInfo<'_>) -> Result<Option<Transform>> {
+        let by_rule = self.rules.target_of(tensor.name);
+        let target = match by_rule.map_or(self.target, |(target, _)| target) {
+            Target::Auto if self.lacks_bf16 && tensor.dtype == Dtype::BF16 => Target::Dtype(Dtype::F16),
+            target => target,
+        };
+        let is_for_others = target.is_for_matrices() && tensor.shape.len() < 2;
+        if by_rule.is_none() && (is_for_others || !tensor.dtype.has_floats()) {
+            return Ok(None);
+        }
+        match (Transform::new(tensor.dtype, target, tensor.shape), by_rule) {
+            (Ok(way), _) => Ok(way),
+            (Err(_), None) => Ok(None),
+            (Err(expected), Some((target, pattern))) => Err(Error::Unsupported {
+                subject: format!("rule {} for tensor {}", quoted(pattern), quoted(tensor.name)),
+                found: format!("{} to {}", tensor.dtype.name(), target.name()),
+                expected,
+            }),
+        }
+    }
+}
+
+/// The delivered tensors, while they are put together.
+struct Making {
+    delivered: TensorTable,
+    forms: Vec<Form>,
+    transforms: Vec<Transform>,
+    /// The place in `transforms` of each tensor's.
+    numbers: Vec<u32>,
+}
+
+impl Making {
+    fn new(tensors: usize) -> Making {
+        Making {
+            delivered: TensorTable::with_capacity(tensors),
+            forms: Vec::with_capacity(tensors),
+            transforms: Vec::new(),
+            numbers: vec![0; tensors],
+        }
+    }
+
+    fn add(&mut self, index: usize, tensor: TensorInfo<'_>, way: Option<&Transform>) -> Result<()> {
+        let Some(way) = way else { return self.push(tensor, index, Part::AsStored) };
+        self.numbers[index] = self.transforms.len() as u32;
+        self.transforms.push(*way);
+        let unit = way.unit();
+        let bytes = (tensor.bytes / unit.input as u64).checked_mul(unit.output as u64);
+        let bytes = bytes.ok_or_else(|| too_large(&tensor))?;
+        let delivered = TensorInfo { dtype: way.dtype(), bytes, ..tensor };
+        self.push(delivered, index, Part::Data(self.numbers[index]))
+    }
+
+    fn add_scales(&mut self, index: usize, tensor: TensorInfo<'_>, way: &Transform) -> Result<()> {
+        let Some((dtype, shape)) = way.scales(tensor.shape) else { return Ok(()) };
+        let unit = way.unit();
+        let bytes = (tensor.bytes / unit.input as u64) * unit.scales as u64;
+        let name = format!("{}{SCALES}", tensor.name);
+        let scales = TensorInfo { name: &name, dtype, shape: &shape, bytes, ..tensor };
+        self.push(scales, index, Part::Scales(self.numbers[index]))
+    }
+
+    fn push(&mut self, tensor: TensorInfo<'_>, stored: usize, part: Part) -> Result<()> {
+        self.forms.push(Form { stored: stored as u32, part });
+        self.delivered.push(tensor).map_err(|refused| match refused {
+            Refused::Full => too_large(&tensor),
+            Refused::Duplicate => Error::Unsupported {
+                subject: format!("tensor {}", quoted(tensor.name)),
+                found: "a tensor of that name in the model".to_owned(),
+                expected: "a free name for what comes of another tensor".to_owned(),
+            },
+        })
+    }
+}
+
+fn too_large(tensor: &TensorInfo<'_>) -> Error {
+    Error::Unsupported {
+        subject: format!("tensor {}", quoted(tensor.name)),
+        found: "more bytes than fit an address".to_owned(),
+        expected: "fewer".to_owned(),
+    }
+}

@@ -1,0 +1,14 @@
+//! What stored bytes become on their way: converted, dequantised, quantised. Slices in, slices out; knows no file and no
+//! device.
+//!
+//! A [`Transform`] says its [`Unit`], the least that it takes at once, so that chunks are cut at units. Where a unit is a row
+//! and a row is too long to be held, it passes twice: [`Transform::largest`] of every part, then [`Transform::apply_part`].
+
+mod change;
+pub mod convert;
+pub mod dequantise;
+pub mod quantise;
+mod target;
+
+pub use change::{Transform, Unit};
+pub use target::Target;
