@@ -208,6 +208,71 @@
 #define PML_DTYPE_Q2_0 42
 
 /**
+ * One byte: 0 or 1.
+ */
+#define PML_DTYPE_BOOL 1000
+
+/**
+ * 1 element in 1 byte, unsigned.
+ */
+#define PML_DTYPE_U8 1001
+
+/**
+ * 1 element in 2 bytes, unsigned.
+ */
+#define PML_DTYPE_U16 1002
+
+/**
+ * 1 element in 4 bytes, unsigned.
+ */
+#define PML_DTYPE_U32 1003
+
+/**
+ * 1 element in 8 bytes, unsigned.
+ */
+#define PML_DTYPE_U64 1004
+
+/**
+ * 1 element in 1 byte: four exponent and three mantissa bits, no infinities.
+ */
+#define PML_DTYPE_F8_E4M3 1005
+
+/**
+ * 1 element in 1 byte: five exponent and two mantissa bits.
+ */
+#define PML_DTYPE_F8_E5M2 1006
+
+/**
+ * 1 element in 1 byte: an exponent alone.
+ */
+#define PML_DTYPE_F8_E8M0 1007
+
+/**
+ * 1 element in 8 bytes: two F32, real and imaginary.
+ */
+#define PML_DTYPE_C64 1008
+
+/**
+ * 2 elements in 1 byte.
+ */
+#define PML_DTYPE_F4 1009
+
+/**
+ * 4 elements in 3 bytes.
+ */
+#define PML_DTYPE_F6_E2M3 1010
+
+/**
+ * 4 elements in 3 bytes.
+ */
+#define PML_DTYPE_F6_E3M2 1011
+
+/**
+ * 64 elements in 32 bytes, their scale beside them in a tensor of its own.
+ */
+#define PML_DTYPE_NF4 1012
+
+/**
  * The host's own memory: a device's kind.
  */
 #define PML_DEVICE_HOST 0

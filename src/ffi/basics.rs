@@ -124,6 +124,32 @@ pub const PML_DTYPE_NVFP4: u32 = 40;
 pub const PML_DTYPE_Q1_0: u32 = 41;
 /// 64 elements in 18 bytes.
 pub const PML_DTYPE_Q2_0: u32 = 42;
+/// One byte: 0 or 1.
+pub const PML_DTYPE_BOOL: u32 = 1000;
+/// 1 element in 1 byte, unsigned.
+pub const PML_DTYPE_U8: u32 = 1001;
+/// 1 element in 2 bytes, unsigned.
+pub const PML_DTYPE_U16: u32 = 1002;
+/// 1 element in 4 bytes, unsigned.
+pub const PML_DTYPE_U32: u32 = 1003;
+/// 1 element in 8 bytes, unsigned.
+pub const PML_DTYPE_U64: u32 = 1004;
+/// 1 element in 1 byte: four exponent and three mantissa bits, no infinities.
+pub const PML_DTYPE_F8_E4M3: u32 = 1005;
+/// 1 element in 1 byte: five exponent and two mantissa bits.
+pub const PML_DTYPE_F8_E5M2: u32 = 1006;
+/// 1 element in 1 byte: an exponent alone.
+pub const PML_DTYPE_F8_E8M0: u32 = 1007;
+/// 1 element in 8 bytes: two F32, real and imaginary.
+pub const PML_DTYPE_C64: u32 = 1008;
+/// 2 elements in 1 byte.
+pub const PML_DTYPE_F4: u32 = 1009;
+/// 4 elements in 3 bytes.
+pub const PML_DTYPE_F6_E2M3: u32 = 1010;
+/// 4 elements in 3 bytes.
+pub const PML_DTYPE_F6_E3M2: u32 = 1011;
+/// 64 elements in 32 bytes, their scale beside them in a tensor of its own.
+pub const PML_DTYPE_NF4: u32 = 1012;
 
 /// The library's version, as "0.1.0". Never NULL; lives as long as the library.
 #[unsafe(no_mangle)]

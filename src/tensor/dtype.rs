@@ -1,4 +1,5 @@
-//! Element types: ids, names and block sizes as in ggml (`ggml.h`, `enum ggml_type`; `ggml.c`, `type_traits`).
+//! Element types. Ids, names and block sizes of ggml's are its own (`ggml.h`, `enum ggml_type`; `ggml.c`, `type_traits`);
+//! those that only safetensors files have (its `Dtype`), or that only we make, are numbered from 1000 on.
 
 use std::ffi::CStr;
 
@@ -15,6 +16,10 @@ enum Number {
     E8m0,
     /// Unsigned, four exponent and three mantissa bits: 0x7F is NaN.
     Ue4m3,
+    /// Four exponent and three mantissa bits, no infinities: 0x7F and 0xFF are NaN (OCP 8-bit floating point 1.0).
+    E4m3,
+    /// Five exponent and two mantissa bits, infinities and NaN as in F16, whose upper half it is.
+    E5m2,
     /// IQ1_M's one F16 scale, in the upper four bits of four 16-bit words.
     ScatteredF16,
 }
@@ -22,7 +27,7 @@ enum Number {
 impl Number {
     const fn bytes(self) -> usize {
         match self {
-            Number::E8m0 | Number::Ue4m3 => 1,
+            Number::E8m0 | Number::Ue4m3 | Number::E4m3 | Number::E5m2 => 1,
             Number::F16 | Number::Bf16 => 2,
             Number::F32 => 4,
             Number::F64 | Number::ScatteredF16 => 8,
@@ -38,7 +43,8 @@ impl Number {
             // The upper half holds the whole exponent.
             Number::F64 => word(3) & 0x7FF0 != 0x7FF0,
             Number::E8m0 => bytes[0] != 0xFF,
-            Number::Ue4m3 => bytes[0] & 0x7F != 0x7F,
+            Number::Ue4m3 | Number::E4m3 => bytes[0] & 0x7F != 0x7F,
+            Number::E5m2 => bytes[0] & 0x7C != 0x7C,
             Number::ScatteredF16 => {
                 let nibble = |index: usize| word(index) >> 12;
                 f16::from_bits(nibble(0) | nibble(1) << 4 | nibble(2) << 8 | nibble(3) << 12).is_finite()
@@ -64,7 +70,7 @@ macro_rules! dtypes {
         #[repr(u8)]
         pub enum Dtype {
             $(
-                #[doc = concat!("ggml type ", $id, ": ", $elements, " elements in ", $bytes, " bytes.")]
+                #[doc = concat!("Type ", $id, ": ", $elements, " elements in ", $bytes, " bytes.")]
                 $variant,
             )*
         }
@@ -92,7 +98,7 @@ macro_rules! dtypes {
                 }
             }
 
-            /// The type with this ggml id.
+            /// The type with this id.
             pub const fn from_id(id: u32) -> Option<Dtype> {
                 match id {
                     $($id => Some(Dtype::$variant),)*
@@ -139,10 +145,41 @@ dtypes! {
     NVFP4 40 64/36 [0 Ue4m3, 1 Ue4m3, 2 Ue4m3, 3 Ue4m3];
     Q1_0 41 128/18 [0 F16];
     Q2_0 42 64/18 [0 F16];
+    BOOL 1000 1/1 [];
+    U8 1001 1/1 [];
+    U16 1002 1/2 [];
+    U32 1003 1/4 [];
+    U64 1004 1/8 [];
+    F8_E4M3 1005 1/1 [0 E4m3];
+    F8_E5M2 1006 1/1 [0 E5m2];
+    F8_E8M0 1007 1/1 [0 E8m0];
+    C64 1008 1/8 [0 F32, 4 F32];
+    F4 1009 2/1 [];
+    F6_E2M3 1010 4/3 [];
+    F6_E3M2 1011 4/3 [];
+    NF4 1012 64/32 [];
 }
 
+/// The first id that is not ggml's.
+const FIRST_OF_OTHERS: u32 = 1000;
+
 impl Dtype {
-    /// ggml's number for the type.
+    /// ggml's types, in the order of the table.
+    pub fn ggml() -> impl Iterator<Item = Dtype> + Clone {
+        Dtype::ALL.iter().copied().filter(|dtype| dtype.is_ggml())
+    }
+
+    /// The type with this ggml id.
+    pub const fn from_ggml_id(id: u32) -> Option<Dtype> {
+        if id < FIRST_OF_OTHERS { Dtype::from_id(id) } else { None }
+    }
+
+    /// Whether the type is one of ggml's, which GGUF files can hold.
+    pub const fn is_ggml(self) -> bool {
+        self.id() < FIRST_OF_OTHERS
+    }
+
+    /// The type's number; ggml's where it has one.
     pub const fn id(self) -> u32 {
         self.traits().id
     }
@@ -214,9 +251,13 @@ mod tests {
             assert_eq!(Dtype::from_id(dtype.id()), Some(*dtype));
             assert_eq!(Dtype::from_name(&dtype.name().to_lowercase()), Some(*dtype));
         }
-        for withdrawn in [4, 5, 31, 32, 33, 36, 37, 38, 43, u32::MAX] {
+        for withdrawn in [4, 5, 31, 32, 33, 36, 37, 38, 43, 999, u32::MAX] {
             assert_eq!(Dtype::from_id(withdrawn), None, "{withdrawn}");
         }
+        for dtype in Dtype::ALL {
+            assert_eq!(Dtype::from_ggml_id(dtype.id()), Some(*dtype).filter(|dtype| dtype.is_ggml()));
+        }
+        assert!(Dtype::Q2_0.is_ggml() && !Dtype::BOOL.is_ggml());
     }
 
     #[test]

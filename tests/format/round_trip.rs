@@ -35,10 +35,10 @@ fn values_of_every_type_return() {
 #[test]
 fn tensors_of_every_type_return() {
     let mut model = with_every_value();
-    for dtype in Dtype::ALL {
+    for dtype in Dtype::ggml() {
         let row = dtype.block_elements();
-        model = model.tensor(&format!("row.{}", dtype.name()), *dtype, &[row]);
-        model = model.tensor(&format!("four.{}", dtype.name()), *dtype, &[2, 1, 3, 2 * row]);
+        model = model.tensor(&format!("row.{}", dtype.name()), dtype, &[row]);
+        model = model.tensor(&format!("four.{}", dtype.name()), dtype, &[2, 1, 3, 2 * row]);
     }
     assert_eq!(model.tensors.len(), 2 * 35);
     round_trip(&model);

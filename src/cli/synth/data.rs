@@ -81,8 +81,8 @@ mod tests {
 
     #[test]
     fn every_type_gets_finite_numbers() {
-        for dtype in Dtype::ALL {
-            let tensor = Tensor { name: String::new(), shape: vec![], dtype: *dtype, role: Role::Matrix };
+        for dtype in Dtype::ggml() {
+            let tensor = Tensor { name: String::new(), shape: vec![], dtype, role: Role::Matrix };
             let mut piece = vec![0; 4096 * dtype.block_bytes() as usize];
             draw(&tensor, &mut Rng::with_seed(7), &mut piece);
             assert_eq!(dtype.first_not_finite(&piece), None, "{}", dtype.name());

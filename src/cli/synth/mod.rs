@@ -70,8 +70,8 @@ pub(super) struct Arguments {
 }
 
 fn parse_type(text: &str) -> Result<Dtype, String> {
-    Dtype::from_name(text).ok_or_else(|| {
-        let names: Vec<&str> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
+    Dtype::from_name(text).filter(|dtype| dtype.is_ggml()).ok_or_else(|| {
+        let names: Vec<&str> = Dtype::ggml().map(Dtype::name).collect();
         format!("expected one of {}", names.join(", "))
     })
 }

@@ -158,7 +158,8 @@ fn read_tensor(
     let (shape, rank) = read_shape(cursor).map_err(part)?;
     let shape = &shape[..rank];
     let id = cursor.u32()?;
-    let dtype = Dtype::from_id(id).ok_or_else(|| part(cursor.malformed("type before", id, "a ggml type in use")))?;
+    let dtype =
+        Dtype::from_ggml_id(id).ok_or_else(|| part(cursor.malformed("type before", id, "a ggml type in use")))?;
     let bytes = tensor_bytes(cursor, shape, dtype).map_err(part)?;
     let offset = cursor.u64()?;
     if offset != data_bytes {

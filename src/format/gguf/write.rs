@@ -335,6 +335,9 @@ fn check_name(argument: &'static str, name: &str, longest: u64) -> Result<()> {
 }
 
 fn tensor_bytes(dtype: Dtype, shape: &[u64]) -> Result<u64> {
+    if !dtype.is_ggml() {
+        return Err(Error::argument("dtype", dtype.name(), "one of ggml's"));
+    }
     let row = shape.last().copied().unwrap_or(1);
     let elements = if shape.contains(&0) {
         Some(0)
