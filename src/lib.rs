@@ -25,7 +25,7 @@
 //! | [`ffi`], `cli` | the C functions of `pml.h`; the `pml` command |
 //! | [`loader`] | opened models: options, rules, acquiring, reading ahead, stats |
 //! | `residency`, `transfer` | what is in memory and who holds it; workers that bring bytes. Neither knows the other |
-//! | [`device`], [`format`](mod@format) | where tensors end up; what is where in a file. Neither knows the other |
+//! | [`device`], [`format`](mod@format), [`transform`] | where tensors end up; what is where in a file; what becomes of bytes on the way. None knows another |
 //! | [`io`], [`tensor`] | how bytes are read; what names and types mean |
 //! | [`error`], [`timeline`] | the one [`Error`]; what happened when |
 //!
@@ -47,6 +47,7 @@ mod residency;
 pub mod tensor;
 pub mod timeline;
 mod transfer;
+pub mod transform;
 
 pub use error::{Error, Result, Status};
 pub use loader::{Loader, Options};
