@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::error::Error;
 use crate::io::Mode;
-use crate::loader::{self, Device, MAX_WORKERS, Options};
+use crate::loader::{self, Device, MAX_WORKERS, Options, Target};
 
 /// How bytes are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -98,6 +99,44 @@ impl From<Recovery> for loader::Recovery {
             Recovery::Skip => loader::Recovery::Skip,
         }
     }
+}
+
+// What tensors are delivered as. Not in a doc comment, which would describe the command.
+#[derive(Args)]
+pub(super) struct Types {
+    /// What all tensors are delivered as that can be: keep, auto, f64, f32, f16, bf16, f8_e4m3, f8_e5m2, q8_0, q4_0, q4_1, q5_0,
+    /// q5_1, int8, int8_32 or nf4
+    #[arg(long, alias = "as", value_name = "TYPE", default_value = "keep", value_parser = parse_target)]
+    dtype: Target,
+    /// What tensors are delivered as whose names match, such as 'blk.*_norm.*=keep'; of those that match the last one counts
+    #[arg(long = "rule", value_name = "PATTERN=TYPE", value_parser = parse_rule)]
+    rules: Vec<(String, Target)>,
+    /// Deliver the stored bytes of what is delivered as something else too, named NAME.original
+    #[arg(long)]
+    keep_original: bool,
+}
+
+impl Types {
+    /// The options with these choices.
+    pub(super) fn within(&self, options: Options) -> Result<Options, Error> {
+        let mut rules = options.rules.clone();
+        for (pattern, target) in &self.rules {
+            rules.dtype(pattern, *target)?;
+        }
+        Ok(Options { rules, dtype: self.dtype, keep_original: self.keep_original, ..options })
+    }
+}
+
+fn parse_target(text: &str) -> Result<Target, String> {
+    Target::from_name(text).ok_or_else(|| {
+        let names: Vec<String> = Target::all().map(Target::name).collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
+fn parse_rule(text: &str) -> Result<(String, Target), String> {
+    let (pattern, target) = text.rsplit_once('=').ok_or_else(|| "expected PATTERN=TYPE".to_owned())?;
+    Ok((pattern.to_owned(), parse_target(target)?))
 }
 
 // How a model is loaded. Not in a doc comment, which would describe the command.

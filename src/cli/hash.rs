@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::arguments::{Io, parse_device};
+use super::arguments::{Io, Types, parse_device};
 use super::output::{Failure, Output, counted, plain};
 use super::progress::Progress;
 use crate::error::{Error, Result, path_text, quoted};
@@ -24,7 +24,7 @@ const MAX_THREADS: u64 = 256;
 /// Print the SHA-256 of every tensor's bytes, or compare with a list of them
 ///
 /// Two models with the same tensors have the same hashes, however their files are laid out. With --device the layers are
-/// loaded there, and what is hashed is read back from it.
+/// loaded there, and what is hashed is read back from it. With --as what is hashed are the numbers in that type.
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The model
@@ -35,6 +35,8 @@ pub(super) struct Arguments {
     /// How bytes are read
     #[arg(long, value_enum, default_value_t = Io::Read)]
     io: Io,
+    #[command(flatten)]
+    types: Types,
     /// How many threads hash; as many as there are processors by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_THREADS))]
     workers: Option<u64>,
@@ -59,7 +61,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
         unload: Unload::Lru,
         ..Options::default()
     };
-    let loader = Loader::open(&arguments.file, options)?;
+    let loader = Loader::open(&arguments.file, arguments.types.within(options)?)?;
     let hashes = hash_all(&loader, arguments.device, threads, !arguments.json)?;
     let names = loader.catalogue().tensors().iter().map(|tensor| tensor.name);
     let hashed: Vec<(&str, String)> = names.zip(hashes).collect();

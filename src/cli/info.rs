@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::arguments::Types;
 use super::metadata::{self, Entry};
 use super::output::{Column, Failure, Output, counted, plain, size_text};
 use crate::format::TensorInfo;
 use crate::loader::{Loader, Options};
+use crate::tensor::Dtype;
 
 /// Show the layers, tensors and metadata of a model
 ///
@@ -18,6 +20,8 @@ use crate::loader::{Loader, Options};
 pub(super) struct Arguments {
     /// The model
     file: PathBuf,
+    #[command(flatten)]
+    types: Types,
     /// Show the metadata too; long strings and arrays are shortened
     #[arg(long)]
     metadata: bool,
@@ -30,7 +34,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
-    let loader = Loader::open(&arguments.file, Options::default())?;
+    let loader = Loader::open(&arguments.file, arguments.types.within(Options::default())?)?;
     let metadata =
         if arguments.metadata { Some(metadata::entries(loader.catalogue().metadata(), arguments.full)?) } else { None };
     if arguments.json { out.json(&as_json(&loader, metadata)?) } else { print(&loader, metadata, out) }
@@ -48,6 +52,7 @@ fn as_json(loader: &Loader, metadata: Option<Vec<Entry>>) -> Result<Value, Failu
         tensors.push(json!({
             "name": tensor.name,
             "dtype": tensor.dtype.name(),
+            "stored_dtype": loader.tensor_at(index)?.stored().dtype.name(),
             "shape": tensor.shape,
             "layer": loader.layer_info(loader.layer_of(index)?)?.name,
             "bytes": tensor.bytes,
@@ -112,18 +117,24 @@ fn print_tensors(loader: &Loader, out: &mut Output) -> Result<(), Failure> {
     let columns = [
         Column::Left("tensor"),
         Column::Left("type"),
+        Column::Left("stored"),
         Column::Left("shape"),
         Column::Right("size"),
         Column::Right("file"),
         Column::Right("offset"),
     ];
-    out.table(&columns, loader.catalogue().tensors().iter().map(tensor_row))
+    let mut rows = Vec::new();
+    for (index, tensor) in loader.catalogue().tensors().iter().enumerate() {
+        rows.push(tensor_row(tensor, loader.tensor_at(index)?.stored().dtype));
+    }
+    out.table(&columns, rows)
 }
 
-fn tensor_row(tensor: TensorInfo<'_>) -> Vec<String> {
+fn tensor_row(tensor: TensorInfo<'_>, stored: Dtype) -> Vec<String> {
     vec![
         plain(tensor.name),
         tensor.dtype.name().to_owned(),
+        stored.name().to_owned(),
         format!("{:?}", tensor.shape),
         size_text(tensor.bytes),
         tensor.shard.to_string(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::arguments::Loading;
+use super::arguments::{Loading, Types};
 use super::output::{Column, Failure, Output, size_text};
 use super::timeline::Picture;
 use super::visit::{Measured, Visit};
@@ -21,6 +21,8 @@ pub(super) struct Arguments {
     file: PathBuf,
     #[command(flatten)]
     loading: Loading,
+    #[command(flatten)]
+    types: Types,
     /// How often the model is gone through
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     passes: u64,
@@ -50,7 +52,8 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
         with_bars: !arguments.json,
         verbose: arguments.verbose,
     };
-    let loader = Loader::open(&arguments.file, Options { timeline, ..arguments.loading.options() })?;
+    let loader =
+        Loader::open(&arguments.file, Options { timeline, ..arguments.types.within(arguments.loading.options())? })?;
     let measured = visit.run(&loader)?;
     if let Some(picture) = picture {
         picture.finish(&arguments.file, &loader, &measured)?;
@@ -98,6 +101,7 @@ fn print(measured: &Measured, out: &mut Output) -> Result<(), Failure> {
         ("staging", staging(stats)),
         ("most staging at once", size_text(stats.peak_staging_bytes)),
         ("time in reads", milliseconds(stats.read_time)),
+        ("time in transforms", milliseconds(stats.transform_time)),
         ("mapped", size_text(stats.mapped_bytes)),
         ("through the page cache", size_text(stats.buffered_bytes)),
         ("past the page cache", size_text(stats.direct_bytes)),

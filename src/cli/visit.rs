@@ -195,6 +195,7 @@ impl Measured {
             "staging_pageable": stats.is_staging_pageable,
             "copied_bytes": stats.copied_bytes,
             "copy_seconds": stats.copy_time.as_secs_f64(),
+            "transform_seconds": stats.transform_time.as_secs_f64(),
             "read_seconds": stats.read_time.as_secs_f64(),
             "reader_fallbacks": stats.reader_fallbacks,
             "mapped_bytes": stats.mapped_bytes,

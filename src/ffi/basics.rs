@@ -150,7 +150,6 @@ pub const PML_DTYPE_F6_E2M3: u32 = 1010;
 pub const PML_DTYPE_F6_E3M2: u32 = 1011;
 /// 64 elements in 32 bytes, their scale beside them in a tensor of its own.
 pub const PML_DTYPE_NF4: u32 = 1012;
-<<<<<<< HEAD
 /// As it is stored: what a tensor is delivered as, for pml_rules_dtype and the option `dtype`.
 pub const PML_DTYPE_KEEP: u32 = 2000;
 /// As it is stored, but PML_DTYPE_F16 in place of PML_DTYPE_BF16 where the device (of "auto": any GPU) does not compute with
@@ -160,8 +159,6 @@ pub const PML_DTYPE_AUTO: u32 = 2001;
 pub const PML_DTYPE_INT8: u32 = 2002;
 /// PML_DTYPE_I8, its scales beside it as "name.scales": F16, one for each 32 elements of a row, as in PML_DTYPE_Q8_0.
 pub const PML_DTYPE_INT8_32: u32 = 2003;
-=======
->>>>>>> dequantise
 
 /// The library's version, as "0.1.0". Never NULL; lives as long as the library.
 #[unsafe(no_mangle)]

@@ -284,6 +284,7 @@ pub unsafe extern "C" fn pml_loader_stats(loader: *const pml_loader_t, out: *mut
             peak_staging_bytes: stats.peak_staging_bytes,
             is_staging_pageable: u64::from(stats.is_staging_pageable),
             copied_bytes: stats.copied_bytes,
+            transform_seconds: stats.transform_time.as_secs_f64(),
             copy_seconds: stats.copy_time.as_secs_f64(),
             device_kind: stats.device.map_or(u32::MAX, |device| device.kind as u32),
             device_ordinal: stats.device.map_or(0, |device| device.ordinal),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::structs::{self, Growable};
 use super::{
-    Destroy, PML_DTYPE_KEEP, allocator, callbacks, handle, pml_allocator_t, pml_budget_t, pml_event_callback_t, pml_log_callback_t,
-    pml_rules_t, text,
+    Destroy, PML_DTYPE_KEEP, allocator, callbacks, handle, pml_allocator_t, pml_budget_t, pml_event_callback_t,
+    pml_log_callback_t, pml_rules_t, text,
 };
 use crate::error::{Error, Result};
 use crate::io::Mode;

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 use std::sync::{Mutex, PoisonError};
 
-use super::{guard, handle, output, pml_status_t, text};
+use super::{guard, handle, options, output, pml_status_t, text};
 use crate::loader::Rules;
 
 /// A caller's choices by tensor name, copied when a model is opened with them.

@@ -49,7 +49,6 @@ impl Way<'_> {
             members: Box::default(),
             reader: 0,
             failures: 0,
-            is_urgent: false,
             is_unread_alone: false,
             epoch: 0,
         }

@@ -105,7 +105,7 @@ impl Chunk {
         };
         let mut done = 0;
         while done < units {
-            let mut slot = marks.take_slot(self.is_urgent)?;
+            let mut slot = marks.take_slot()?;
             let fitting = slot.capacity() / (way.data_bytes(1) + way.scales_bytes(1)).max(1);
             let count = fitting.min(units - done);
             let (data_bytes, scales_bytes) = (way.data_bytes(count), way.scales_bytes(count));
@@ -191,7 +191,7 @@ impl Chunk {
             // SAFETY: as in `carry_units`.
             return make(unsafe { memory(Some(into), bytes) });
         };
-        let mut slot = marks.take_slot(self.is_urgent)?;
+        let mut slot = marks.take_slot()?;
         let memory = slot.memory(0, bytes);
         let made = make(memory);
         let leg = leg(memory, into);
@@ -201,7 +201,7 @@ impl Chunk {
     fn send_zeros(&self, marks: &Marks, into: NonNull<u8>, zeros: usize) -> Result<()> {
         let mut done = 0;
         while done < zeros {
-            let mut slot = marks.take_slot(self.is_urgent)?;
+            let mut slot = marks.take_slot()?;
             let memory = slot.memory(0, slot.capacity().min(zeros - done));
             memory.fill(0);
             // SAFETY: whoever made the chunk left room for all of them.
