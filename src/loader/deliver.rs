@@ -253,8 +253,8 @@ impl Core {
         // but for what would be left out with a neighbour.
         let is_read_alone =
             matches!(error, Error::Truncated { .. }) || (!has_listener && self.settings.recovery == Recovery::Skip);
-        if over.is_none() && is_read_alone && chunk.members.len() > 1 {
-            let pieces = self.cut(&ledger, &chunk);
+        let pieces = if over.is_none() && is_read_alone { self.cut(&ledger, &chunk) } else { Vec::new() };
+        if pieces.len() > 1 {
             drop(ledger);
             for piece in pieces {
                 self.queue_again(piece, Duration::ZERO);
@@ -281,9 +281,11 @@ impl Core {
     fn put_to_listener(&self, ledger: &LockedLedger<'_>, chunk: &Chunk, error: &Error) {
         let layer = chunk.layer as usize;
         let files = self.files(layer);
-        for mut piece in self.cut(ledger, chunk) {
+        let pieces = self.cut(ledger, chunk);
+        let are_several = pieces.len() > 1;
+        for mut piece in pieces {
             let Some(member) = piece.members.first() else { continue };
-            piece.is_unread_alone = chunk.members.len() > 1;
+            piece.is_unread_alone = are_several;
             let tensor = files.members[*member as usize] as usize;
             let told = self.within_tensor(error.clone(), tensor);
             self.undecided().entry(tensor).or_default().push(Failed { chunk: piece, error: error.clone() });

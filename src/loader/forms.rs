@@ -17,6 +17,8 @@ const ORIGINAL: &str = ".original";
 
 /// The caller's choice of types.
 pub struct Wishes<'a> {
+    /// The model's first file, for messages.
+    pub file: &'a str,
     /// What all tensors become that can, unless a rule says otherwise.
     pub target: Target,
     /// Whether the device lacks BF16.
@@ -77,7 +79,7 @@ impl Forms {
         if ways.iter().all(Option::is_none) {
             return Ok(None);
         }
-        let mut made = Making::new(tensors.len());
+        let mut made = Making::new(wishes.file, tensors.len());
         for (index, (tensor, way)) in tensors.iter().zip(&ways).enumerate() {
             made.add(index, tensor, way.as_ref())?;
         }
@@ -138,7 +140,7 @@ impl Wishes<'_> {
             (Ok(way), _) => Ok(way),
             (Err(_), None) => Ok(None),
             (Err(expected), Some((target, pattern))) => Err(Error::Unsupported {
-                subject: format!("rule {} for tensor {}", quoted(pattern), quoted(tensor.name)),
+                subject: format!("{}: rule {} for tensor {}", self.file, quoted(pattern), quoted(tensor.name)),
                 found: format!("{} to {}", tensor.dtype.name(), target.name()),
                 expected,
             }),
@@ -147,7 +149,8 @@ impl Wishes<'_> {
 }
 
 /// The delivered tensors, while they are put together.
-struct Making {
+struct Making<'a> {
+    file: &'a str,
     delivered: TensorTable,
     forms: Vec<Form>,
     transforms: Vec<Transform>,
@@ -155,9 +158,10 @@ struct Making {
     numbers: Vec<u32>,
 }
 
-impl Making {
-    fn new(tensors: usize) -> Making {
+impl<'a> Making<'a> {
+    fn new(file: &'a str, tensors: usize) -> Making<'a> {
         Making {
+            file,
             delivered: TensorTable::with_capacity(tensors),
             forms: Vec::with_capacity(tensors),
             transforms: Vec::new(),
@@ -171,7 +175,7 @@ impl Making {
         self.transforms.push(*way);
         let unit = way.unit();
         let bytes = (tensor.bytes / unit.input as u64).checked_mul(unit.output as u64);
-        let bytes = bytes.ok_or_else(|| too_large(&tensor))?;
+        let bytes = bytes.ok_or_else(|| too_large(self.file, &tensor))?;
         let delivered = TensorInfo { dtype: way.dtype(), bytes, ..tensor };
         self.push(delivered, index, Part::Data(self.numbers[index]))
     }
@@ -187,10 +191,11 @@ impl Making {
 
     fn push(&mut self, tensor: TensorInfo<'_>, stored: usize, part: Part) -> Result<()> {
         self.forms.push(Form { stored: stored as u32, part });
+        let file = self.file;
         self.delivered.push(tensor).map_err(|refused| match refused {
-            Refused::Full => too_large(&tensor),
+            Refused::Full => too_large(file, &tensor),
             Refused::Duplicate => Error::Unsupported {
-                subject: format!("tensor {}", quoted(tensor.name)),
+                subject: format!("{file}: tensor {}", quoted(tensor.name)),
                 found: "a tensor of that name in the model".to_owned(),
                 expected: "a free name for what comes of another tensor".to_owned(),
             },
@@ -198,9 +203,9 @@ impl Making {
     }
 }
 
-fn too_large(tensor: &TensorInfo<'_>) -> Error {
+fn too_large(file: &str, tensor: &TensorInfo<'_>) -> Error {
     Error::Unsupported {
-        subject: format!("tensor {}", quoted(tensor.name)),
+        subject: format!("{file}: tensor {}", quoted(tensor.name)),
         found: "more bytes than fit an address".to_owned(),
         expected: "fewer".to_owned(),
     }

@@ -65,9 +65,9 @@ fn forms_of(model: &mut format::Model, options: &Options) -> Result<Option<Forms
     let asks_for_best = options.dtype == Target::Auto || options.rules.has_target(Target::Auto);
     let lacks_bf16 = asks_for_best && seat::lacks_bf16(options.device);
     let Options { rules, dtype, keep_original, .. } = options;
-    let wishes = Wishes { target: *dtype, lacks_bf16, rules, keeps_original: *keep_original };
-    let forms = Forms::apply(model.catalogue.tensors_mut(), &wishes);
-    forms.map_err(|error| error.within(model.sources.first().map_or("model", |source| source.name())))
+    let file = model.sources.first().map_or("model", |source| source.name());
+    let wishes = Wishes { file, target: *dtype, lacks_bf16, rules, keeps_original: *keep_original };
+    Forms::apply(model.catalogue.tensors_mut(), &wishes)
 }
 
 /// One layer, as it stands.
