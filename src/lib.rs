@@ -25,6 +25,7 @@
 //! | [`ffi`], `cli` | the C functions of `pml.h`; the `pml` command |
 //! | [`loader`] | opened models: options, rules, acquiring, reading ahead, stats |
 //! | `residency`, `transfer` | what is in memory and who holds it; workers that bring bytes. Neither knows the other |
+//! | [`transform`] | how elements of one type become elements of another: slices in, slices out |
 //! | [`device`], [`format`](mod@format) | where tensors end up; what is where in a file. Neither knows the other |
 //! | [`io`], [`tensor`] | how bytes are read; what names and types mean |
 //! | [`error`], [`timeline`] | the one [`Error`]; what happened when |
@@ -47,6 +48,7 @@ mod residency;
 pub mod tensor;
 pub mod timeline;
 mod transfer;
+pub mod transform;
 
 pub use error::{Error, Result, Status};
 pub use loader::{Loader, Options};
