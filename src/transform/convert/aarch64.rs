@@ -119,6 +119,14 @@ impl Lane<Neon> for Bf16 {
         // SAFETY: there is room for 16 bytes.
         unsafe { vst1q_u8(to, vreinterpretq_u8_u16(narrow_words(words))) }
     }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn store_exact(lanes: [uint32x4_t; 2], to: *mut u8) {
+        let words = narrow_words(lanes.map(|lanes| vshrq_n_u32::<16>(lanes)));
+        // SAFETY: there is room for 16 bytes.
+        unsafe { vst1q_u8(to, vreinterpretq_u8_u16(words)) }
+    }
 }
 
 impl Lane<Neon> for E4m3 {

@@ -49,7 +49,7 @@ fn simd(from: Dtype, to: Dtype) -> impl Iterator<Item = (&'static str, Kernel)> 
     levels.filter_map(move |(name, pick): (&'static str, Pick)| Some((name, pick(from, to)?)))
 }
 
-/// One number as F16, rounded like all others.
+/// One number as F16, rounded like all others; in the standard environment.
 #[inline]
 pub(super) fn to_f16(number: f32) -> [u8; 2] {
     (scalar::narrow::<scalar::F16>(f64::from(number).to_bits()) as u16).to_le_bytes()

@@ -35,6 +35,21 @@ pub trait Lane<L: Level>: Format {
     /// # Safety
     /// So many can be written, at any alignment; the processor must have the level's instructions.
     unsafe fn store(lanes: L::Lanes, to: *mut u8);
+
+    /// The same for numbers that the format holds exactly, and no signalling NaN.
+    ///
+    /// # Safety
+    /// As of [`store`](Self::store).
+    #[inline(always)]
+    unsafe fn store_exact(lanes: L::Lanes, to: *mut u8) {
+        // SAFETY: the same.
+        unsafe { Self::store(lanes, to) }
+    }
+}
+
+/// Whether what narrower formats hold is exact in the other, and was made quiet when it was read.
+const fn is_exact<From: Format, To: Format>() -> bool {
+    From::BYTES == 1 && From::EXPONENT_BITS < To::EXPONENT_BITS && From::MANTISSA_BITS < To::MANTISSA_BITS
 }
 
 /// The most elements in lanes at a time.
@@ -52,7 +67,11 @@ pub unsafe fn each<L: Level, From: Lane<L>, To: Lane<L>>(input: &[u8], output: &
     let (output, output_rest) = output.split_at_mut(whole * To::BYTES);
     for at in (0..whole).step_by(L::LANES) {
         // SAFETY: from `at` on there are LANES elements in both.
-        unsafe { To::store(From::load(input.as_ptr().add(at * From::BYTES)), output.as_mut_ptr().add(at * To::BYTES)) };
+        unsafe {
+            let lanes = From::load(input.as_ptr().add(at * From::BYTES));
+            let to = output.as_mut_ptr().add(at * To::BYTES);
+            if is_exact::<From, To>() { To::store_exact(lanes, to) } else { To::store(lanes, to) }
+        }
     }
     let (mut from, mut to) = ([0; MOST_LANES * F64::BYTES], [0; MOST_LANES * F64::BYTES]);
     from[..input_rest.len()].copy_from_slice(input_rest);

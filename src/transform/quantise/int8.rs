@@ -11,21 +11,20 @@ const LARGEST: f32 = 127.0;
 /// Bytes of a block's scale in Q8_0.
 const SCALE: usize = 2;
 /// Bytes of a block of Q8_0.
-const Q8_0: usize = SCALE + BLOCK;
-
-/// Encodes a row, and returns its scale: a code times the scale is the value. It is the largest magnitude divided by 127;
-/// zero for a row of zeros, NaN or infinite where a value is.
-///
-/// # Panics
-/// Unless `data` has a byte for every value.
-pub fn int8_row(values: &[f32], data: &mut [u8]) -> f32 {
-    let absmax = absmax(values);
-    int8_with(values, absmax, data);
-    absmax / LARGEST
-}
+const Q8_0_BYTES: usize = SCALE + BLOCK;
 
 levelled! {
-    /// The largest magnitude, NaN if a value is NaN; 0 for no values. A row that comes in parts has that of its parts'.
+    /// Encodes a row, and returns its scale: [`absmax`], [`int8_with`], [`int8_scale`].
+    ///
+    /// # Panics
+    /// Unless `data` has a byte for every value.
+    pub fn int8_row(values: &[f32], data: &mut [u8]) -> f32 = encode_row;
+
+    /// What a code is multiplied with to give its value, in a row whose largest magnitude is `absmax`: that divided by
+    /// 127. Zero for a row of zeros, NaN or infinite where a value is.
+    pub fn int8_scale(absmax: f32) -> f32 = scale;
+
+    /// The largest magnitude, NaN if a value is NaN; 0 for no values. Where a row comes in parts, take that of the parts'.
     pub fn absmax(values: &[f32]) -> f32 = largest_magnitude;
 
     /// Encodes part of a row whose largest magnitude is `absmax`: each value is multiplied by 127 · (1 ÷ `absmax`), as
@@ -37,6 +36,18 @@ levelled! {
     /// # Panics
     /// Unless `data` has a byte for every value.
     pub fn int8_with(values: &[f32], absmax: f32, data: &mut [u8]) = encode;
+}
+
+#[inline(always)]
+fn encode_row(values: &[f32], data: &mut [u8]) -> f32 {
+    let absmax = largest_magnitude(values);
+    encode(values, absmax, data);
+    scale(absmax)
+}
+
+#[inline(always)]
+fn scale(absmax: f32) -> f32 {
+    absmax / LARGEST
 }
 
 #[inline(always)]
@@ -61,12 +72,12 @@ pub fn int8_groups(values: &[f32], data: &mut [u8], scales: &mut [u8]) {
     /// So many groups at a time stay in the first-level cache between the two steps.
     const GROUPS: usize = 64;
     let Some(encode) = encoder(Dtype::Q8_0) else { unreachable!("Q8_0 has an encoder") };
-    let mut blocks = [0; GROUPS * Q8_0];
+    let mut blocks = [0; GROUPS * Q8_0_BYTES];
     assert_eq!(values.len(), data.len(), "a byte for every value");
     assert_eq!(values.len() * SCALE, scales.len() * BLOCK, "a scale for every group");
     let parts = values.chunks(GROUPS * BLOCK).zip(data.chunks_mut(GROUPS * BLOCK));
     for ((values, data), scales) in parts.zip(scales.chunks_mut(GROUPS * SCALE)) {
-        let blocks = &mut blocks[..values.len() / BLOCK * Q8_0];
+        let blocks = &mut blocks[..values.len() / BLOCK * Q8_0_BYTES];
         encode(values, blocks);
         relay_q8_0(blocks, data, scales);
     }
@@ -77,7 +88,7 @@ pub fn int8_groups(values: &[f32], data: &mut [u8], scales: &mut [u8]) {
 /// # Panics
 /// Unless the blocks are whole, `data` has 32 bytes for each, and `scales` two.
 pub fn relay_q8_0(blocks: &[u8], data: &mut [u8], scales: &mut [u8]) {
-    let (blocks, rest) = blocks.as_chunks::<Q8_0>();
+    let (blocks, rest) = blocks.as_chunks::<Q8_0_BYTES>();
     let (data, data_rest) = data.as_chunks_mut::<BLOCK>();
     let (scales, scales_rest) = scales.as_chunks_mut::<SCALE>();
     assert!(rest.is_empty() && data_rest.is_empty() && scales_rest.is_empty(), "whole blocks");

@@ -13,7 +13,7 @@ mod nf4;
 #[cfg(test)]
 mod tests;
 
-pub use int8::{absmax, int8_groups, int8_row, int8_with, relay_q8_0};
+pub use int8::{absmax, int8_groups, int8_row, int8_scale, int8_with, relay_q8_0};
 pub use nf4::nf4;
 
 use crate::tensor::Dtype;

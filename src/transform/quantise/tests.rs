@@ -99,8 +99,9 @@ fn int8_rows_are_those_of_bitsandbytes() {
             assert_eq!(data, codes, "{row:?}");
         }
         let mut in_hostile = vec![0xA5; 64];
-        environment::hostile(|| int8_row(row, &mut in_hostile));
-        assert_eq!(in_hostile, data);
+        let hostile_scale = environment::hostile(|| int8_row(row, &mut in_hostile));
+        assert_eq!((hostile_scale.to_bits(), in_hostile), (scale.to_bits(), data));
+        assert_eq!(environment::hostile(|| int8_scale(expected)).to_bits(), scale.to_bits());
     }
 }
 
@@ -116,7 +117,7 @@ fn int8_rows_may_come_in_parts() {
         for (values, data) in row.chunks(part).zip(data.chunks_mut(part)) {
             int8_with(values, absmax, data);
         }
-        assert_eq!((absmax / 127.0, data), (scale, whole.clone()));
+        assert_eq!((int8_scale(absmax), data), (scale, whole.clone()));
     }
 }
 

@@ -92,10 +92,15 @@ impl Lane<Avx2> for Bf16 {
         let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(lanes, rounding));
         let nan = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
         let words = _mm256_blendv_epi8(rounded, nan, is_nan(magnitude(lanes)));
-        // Packing works in each half by itself, and leaves the two halves' words in quarters 0 and 2.
-        let packed = _mm256_permute4x64_epi64::<0b10_00>(_mm256_packus_epi32(words, words));
         // SAFETY: there is room for 16 bytes.
-        unsafe { _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(packed)) }
+        unsafe { _mm_storeu_si128(to.cast(), narrow_words(words)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn store_exact(lanes: __m256i, to: *mut u8) {
+        // SAFETY: there is room for 16 bytes.
+        unsafe { _mm_storeu_si128(to.cast(), narrow_words(_mm256_srli_epi32::<16>(lanes))) }
     }
 }
 
@@ -155,6 +160,13 @@ fn magnitude(lanes: __m256i) -> __m256i {
     _mm256_and_si256(lanes, _mm256_set1_epi32(0x7FFF_FFFF))
 }
 
+/// The lower halves; the upper ones are zero.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn narrow_words(lanes: __m256i) -> __m128i {
+    _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes))
+}
+
 /// The lanes whose magnitude is beyond infinity.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
@@ -196,7 +208,7 @@ fn round_to_byte<const MANTISSA_BITS: i32, const BIAS: i32>(magnitude: __m256i) 
 unsafe fn store_bytes(codes: __m256i, lanes: __m256i, to: *mut u8) {
     let sign = _mm256_and_si256(_mm256_srli_epi32::<24>(lanes), _mm256_set1_epi32(0x80));
     let codes = _mm256_or_si256(codes, sign);
-    let words = _mm_packus_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes));
+    let words = narrow_words(codes);
     // SAFETY: there is room for 8 bytes.
     unsafe { _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words)) }
 }

@@ -95,6 +95,14 @@ impl Lane<Avx512> for Bf16 {
         // SAFETY: there is room for 32 bytes.
         unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(words)) }
     }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn store_exact(lanes: __m512i, to: *mut u8) {
+        let words = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(lanes));
+        // SAFETY: there is room for 32 bytes.
+        unsafe { _mm256_storeu_si256(to.cast(), words) }
+    }
 }
 
 impl Lane<Avx512> for E4m3 {
