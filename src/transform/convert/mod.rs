@@ -3,7 +3,8 @@
 //! Every conversion is exact where the target can hold the number, and otherwise rounded once, to the nearest, ties to
 //! the even one. Subnormal numbers, infinities and the sign of zero are kept. What exceeds the target's range becomes
 //! infinity, in E4M3, which has none, NaN (OCP 8-bit floating point 1.0, section 5, conversion without saturation; so
-//! do PyTorch's `float8_e4m3fn` and `float8_e5m2` and the package `ml_dtypes`).
+//! do PyTorch's `float8_e4m3fn` and `float8_e5m2` and the package `ml_dtypes`, which takes F64 by way of F32, though, and
+//! so rounds it twice).
 //!
 //! NaN stays NaN and keeps its sign. It becomes quiet (the top bit of the mantissa is set) and keeps as many of the upper
 //! bits of its payload as fit, as the conversions of x86 and Arm and those of the crate `half` do; E4M3's has no payload.
