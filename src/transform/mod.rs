@@ -7,6 +7,7 @@
 mod change;
 pub mod convert;
 pub mod dequantise;
+mod environment;
 pub mod quantise;
 mod target;
 
