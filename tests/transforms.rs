@@ -82,6 +82,11 @@ struct Delivered {
 
 /// What comes of a tensor: itself, and its scales.
 fn delivered(stored: &Stored, target: Target) -> (Delivered, Option<Delivered>) {
+    let target = match target {
+        // A double computes with nothing.
+        Target::Auto if doubles::is_on_double() && stored.dtype == Dtype::BF16 => Target::Dtype(Dtype::F16),
+        target => target,
+    };
     let own = |dtype, bytes| Delivered { name: stored.name.clone(), dtype, shape: stored.shape.clone(), bytes };
     let way = Transform::new(stored.dtype, target, &stored.shape).ok().flatten();
     let is_kept = !stored.dtype.has_floats() || (is_small(target) && stored.shape.len() < 2);
