@@ -51,7 +51,9 @@ impl Finishing {
                 return;
             }
             finish(lane);
-            waits.into_iter().for_each(|wait| wait.see_end(lane));
+            for wait in waits {
+                wait.see_end(lane);
+            }
         }
     }
 }
