@@ -32,7 +32,7 @@ pub struct Wishes<'a> {
 /// The tensors of a model as they are stored, and what becomes of each.
 pub struct Forms {
     stored: TensorTable,
-    forms: Box<[Form]>,
+    delivered: Box<[Form]>,
     transforms: Box<[Transform]>,
     /// Nanoseconds that transforms took.
     clock: Arc<AtomicU64>,
@@ -93,7 +93,7 @@ impl Forms {
         let Making { mut delivered, forms, transforms, .. } = made;
         delivered.shrink();
         let stored = std::mem::replace(tensors, delivered);
-        Ok(Some(Forms { stored, forms: forms.into(), transforms: transforms.into(), clock: Arc::default() }))
+        Ok(Some(Forms { stored, delivered: forms.into(), transforms: transforms.into(), clock: Arc::default() }))
     }
 
     /// The tensors as they are stored.
@@ -108,12 +108,12 @@ impl Forms {
 
     /// The stored tensor that a delivered one comes from.
     pub fn stored_of(&self, tensor: usize) -> TensorInfo<'_> {
-        self.stored.at(self.forms[tensor].stored as usize)
+        self.stored.at(self.delivered[tensor].stored as usize)
     }
 
     /// How a delivered tensor comes of a stored one; `None` where it is as it is stored.
     pub fn origin(&self, tensor: usize) -> Option<Origin<'_>> {
-        let Form { stored: index, part } = self.forms[tensor];
+        let Form { stored: index, part } = self.delivered[tensor];
         let (transform, is_scales) = match part {
             Part::AsStored => return None,
             Part::Data(transform) => (transform, false),

@@ -330,8 +330,8 @@ impl Space {
                 let mut wanted = together.into_iter().filter(|one| members.binary_search(one).is_ok());
                 // The first of them is there for all.
                 if wanted.next() == Some(member) {
-                    let wanted = [member].into_iter().chain(wanted).collect();
-                    chunks.extend(self.transformed(layer, number, wanted, step, epoch, spacing));
+                    let wanted: Vec<usize> = [member].into_iter().chain(wanted).collect();
+                    chunks.extend(self.transformed(layer, number, &wanted, step, epoch, spacing));
                 }
                 continue;
             }
@@ -373,12 +373,12 @@ impl Space {
         &self,
         layer: LayerFiles<'_>,
         number: u32,
-        members: Vec<usize>,
+        members: &[usize],
         step: u64,
         epoch: u64,
         spacing: Spacing,
     ) -> Vec<Chunk> {
-        let Some(way) = self.way(layer, &members, spacing) else { return Vec::new() };
+        let Some(way) = self.way(layer, members, spacing) else { return Vec::new() };
         let source = &layer.sources[usize::from(way.origin.stored.shard)];
         let members: Box<[u32]> = members.iter().map(|member| *member as u32).collect();
         let chunk = |units| Chunk { layer: number, members: members.clone(), epoch, ..way.chunk(source, units) };

@@ -90,7 +90,7 @@ impl Chunk {
         let Some(marks) = &way.marks else { return Ok(()) };
         for (first, bytes) in [(way.data, way.data_bytes(units)), (way.scales, way.scales_bytes(units))] {
             if let Some(into) = place(first, bytes) {
-                self.send_zeros(marks, into, way.zeros)?;
+                send_zeros(marks, into, way.zeros)?;
             }
         }
         Ok(())
@@ -160,7 +160,7 @@ impl Chunk {
         }
         let largest = Transform::largest_of(&largest);
         if let Some(into) = place(way.scales, row * unit.scales) {
-            self.deliver(way, into, unit.scales, |memory| {
+            deliver(way, into, unit.scales, |memory| {
                 memory.copy_from_slice(&Transform::scale(largest));
                 Ok(())
             })?;
@@ -169,7 +169,7 @@ impl Chunk {
         for first in (0..parts).step_by(step) {
             let count = step.min(parts - first);
             let into = place(Some(data), first * part.output).unwrap_or(data);
-            self.deliver(way, into, count * part.output, |memory| {
+            deliver(way, into, count * part.output, |memory| {
                 let input = &mut scratch[..count * part.input];
                 self.read(input, offset + (first * part.input) as u64)?;
                 way.timed(|| way.transform.apply_part(largest, input, memory));
@@ -178,39 +178,38 @@ impl Chunk {
         }
         Ok(())
     }
+}
 
-    /// Has bytes made where they belong, or in a slot: no more than a small one holds.
-    fn deliver(
-        &self,
-        way: &Transformed,
-        into: NonNull<u8>,
-        bytes: usize,
-        make: impl FnOnce(&mut [u8]) -> Result<()>,
-    ) -> Result<()> {
-        let Some(marks) = &way.marks else {
-            // SAFETY: as in `carry_units`.
-            return make(unsafe { memory(Some(into), bytes) });
-        };
+/// Has bytes made where they belong, or in a slot: no more than a small one holds.
+fn deliver(
+    way: &Transformed,
+    into: NonNull<u8>,
+    bytes: usize,
+    make: impl FnOnce(&mut [u8]) -> Result<()>,
+) -> Result<()> {
+    let Some(marks) = &way.marks else {
+        // SAFETY: as in `carry_units`.
+        return make(unsafe { memory(Some(into), bytes) });
+    };
+    let mut slot = marks.take_slot()?;
+    let memory = slot.memory(0, bytes);
+    let made = make(memory);
+    let leg = leg(memory, into);
+    send(marks, slot, made, &[leg])
+}
+
+fn send_zeros(marks: &Marks, into: NonNull<u8>, zeros: usize) -> Result<()> {
+    let mut done = 0;
+    while done < zeros {
         let mut slot = marks.take_slot()?;
-        let memory = slot.memory(0, bytes);
-        let made = make(memory);
-        let leg = leg(memory, into);
-        send(marks, slot, made, &[leg])
+        let memory = slot.memory(0, slot.capacity().min(zeros - done));
+        memory.fill(0);
+        // SAFETY: whoever made the chunk left room for all of them.
+        let leg = leg(memory, unsafe { into.add(done) });
+        done += leg.bytes;
+        send(marks, slot, Ok(()), &[leg])?;
     }
-
-    fn send_zeros(&self, marks: &Marks, into: NonNull<u8>, zeros: usize) -> Result<()> {
-        let mut done = 0;
-        while done < zeros {
-            let mut slot = marks.take_slot()?;
-            let memory = slot.memory(0, slot.capacity().min(zeros - done));
-            memory.fill(0);
-            // SAFETY: whoever made the chunk left room for all of them.
-            let leg = leg(memory, unsafe { into.add(done) });
-            done += leg.bytes;
-            send(marks, slot, Ok(()), &[leg])?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 fn leg(memory: &mut [u8], into: NonNull<u8>) -> Leg {
