@@ -1,6 +1,7 @@
 //! File formats: what is where. A format reads headers and fills a [`Catalogue`]; it never touches a tensor's bytes.
 
 mod catalogue;
+mod data;
 mod foreign;
 pub mod gguf;
 mod shards;
