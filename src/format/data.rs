@@ -38,7 +38,8 @@ impl DataWriter {
             .and_then(|bytes| data_start.checked_add(bytes))
             .filter(|end| i64::try_from(*end).is_ok())
             .ok_or_else(|| {
-                let found = data_bytes.map_or("2^64 bytes and more".to_owned(), |bytes| format!("{bytes} bytes in all"));
+                let found =
+                    data_bytes.map_or("2^64 bytes and more".to_owned(), |bytes| format!("{bytes} bytes in all"));
                 Error::argument("shape", found, "less than 2^63 with the headers")
             })?;
         let file = tempfile::Builder::new()

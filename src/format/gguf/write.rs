@@ -7,94 +7,12 @@ use std::path::Path;
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_RANK};
 use crate::error::{Error, Result, quoted};
 pub use crate::format::data::DataWriter;
-use crate::format::ValueType;
-use crate::format::values::MAX_ARRAY_DEPTH;
+pub use crate::format::values::Datum;
+use crate::format::values::{MAX_ARRAY_DEPTH, encode_string};
 use crate::tensor::Dtype;
 
 /// The version written.
 const VERSION: u32 = 3;
-
-/// A metadata value to write.
-#[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)]
-pub enum Datum {
-    U8(u8),
-    I8(i8),
-    U16(u16),
-    I16(i16),
-    U32(u32),
-    I32(i32),
-    F32(f32),
-    Bool(bool),
-    String(String),
-    /// Elements of one type; the type stands also where there are none.
-    Array(ValueType, Vec<Datum>),
-    U64(u64),
-    I64(i64),
-    F64(f64),
-}
-
-impl From<&str> for Datum {
-    fn from(text: &str) -> Datum {
-        Datum::String(text.to_owned())
-    }
-}
-
-impl Datum {
-    fn value_type(&self) -> ValueType {
-        match self {
-            Datum::U8(_) => ValueType::U8,
-            Datum::I8(_) => ValueType::I8,
-            Datum::U16(_) => ValueType::U16,
-            Datum::I16(_) => ValueType::I16,
-            Datum::U32(_) => ValueType::U32,
-            Datum::I32(_) => ValueType::I32,
-            Datum::F32(_) => ValueType::F32,
-            Datum::Bool(_) => ValueType::Bool,
-            Datum::String(_) => ValueType::String,
-            Datum::Array(..) => ValueType::Array,
-            Datum::U64(_) => ValueType::U64,
-            Datum::I64(_) => ValueType::I64,
-            Datum::F64(_) => ValueType::F64,
-        }
-    }
-
-    /// How deep arrays nest in it. Where a reader counts, an array of arrays has two levels also when it is empty.
-    fn depth(&self) -> u32 {
-        let Datum::Array(element_type, elements) = self else { return 0 };
-        let least = u32::from(*element_type == ValueType::Array);
-        1 + elements.iter().map(Datum::depth).fold(least, u32::max)
-    }
-
-    /// Appends the value without its type; `None` where an array's elements are not all of its type.
-    fn encode(&self, out: &mut Vec<u8>) -> Option<()> {
-        match self {
-            Datum::U8(value) => out.push(*value),
-            Datum::I8(value) => out.push(*value as u8),
-            Datum::U16(value) => out.extend(value.to_le_bytes()),
-            Datum::I16(value) => out.extend(value.to_le_bytes()),
-            Datum::U32(value) => out.extend(value.to_le_bytes()),
-            Datum::I32(value) => out.extend(value.to_le_bytes()),
-            Datum::F32(value) => out.extend(value.to_le_bytes()),
-            Datum::Bool(value) => out.push(u8::from(*value)),
-            Datum::String(value) => encode_string(out, value),
-            Datum::U64(value) => out.extend(value.to_le_bytes()),
-            Datum::I64(value) => out.extend(value.to_le_bytes()),
-            Datum::F64(value) => out.extend(value.to_le_bytes()),
-            Datum::Array(element_type, elements) => {
-                out.extend((*element_type as u32).to_le_bytes());
-                out.extend((elements.len() as u64).to_le_bytes());
-                for element in elements {
-                    if element.value_type() != *element_type {
-                        return None;
-                    }
-                    element.encode(out)?;
-                }
-            }
-        }
-        Some(())
-    }
-}
 
 /// Collects what the headers will say.
 pub struct HeaderWriter {
@@ -238,9 +156,4 @@ fn tensor_bytes(dtype: Dtype, shape: &[u64]) -> Result<u64> {
             let expected = format!("at most {MAX_RANK} dimensions, rows of whole blocks, less than 2^63 elements");
             Error::argument("shape", format_args!("{shape:?} of {}", dtype.name()), expected)
         })
-}
-
-fn encode_string(out: &mut Vec<u8>, text: &str) {
-    out.extend((text.len() as u64).to_le_bytes());
-    out.extend(text.as_bytes());
 }
