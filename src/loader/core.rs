@@ -107,6 +107,8 @@ impl Settings {
 pub struct Counters {
     /// Slabs allocated.
     pub allocations: AtomicU64,
+    /// Tensors copied because they do not lie where their elements could be read in place.
+    pub misaligned: AtomicU64,
     /// Reads tried again.
     pub retries: AtomicU64,
     /// Layers that were begun ahead of need.
