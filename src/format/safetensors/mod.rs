@@ -8,6 +8,7 @@ mod beside;
 mod index;
 mod json;
 mod read;
+pub mod write;
 
 use std::sync::Arc;
 
