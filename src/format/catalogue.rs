@@ -16,6 +16,7 @@ pub struct Catalogue {
     pub(super) tensors: TensorTable,
     pub(super) metadata: Metadata,
     pub(super) shards: Vec<String>,
+    pub(super) remarks: Vec<String>,
 }
 
 impl Catalogue {
@@ -24,12 +25,13 @@ impl Catalogue {
         self.format
     }
 
-    /// The format's version.
+    /// The format's version; 0 where it has none.
     pub fn version(&self) -> u32 {
         self.version
     }
 
-    /// The model's word for what it is (`general.architecture`), empty where it has none.
+    /// The model's word for what it is (GGUF: `general.architecture`; safetensors: `model_type` of config.json), empty where
+    /// it has none.
     pub fn architecture(&self) -> &str {
         &self.architecture
     }
@@ -52,6 +54,11 @@ impl Catalogue {
     /// The files' names, by shard.
     pub fn shards(&self) -> &[String] {
         &self.shards
+    }
+
+    /// What opening passed over, in words: a broken config.json beside the model is no reason to refuse its tensors.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     /// Takes out the tensors that `keep` refuses. The others keep their order and get new indices.

@@ -398,6 +398,7 @@ impl Core {
     pub(super) fn make_space(&self, plan: Plan, granted: Option<Granted>) -> Result<Made> {
         let make = || {
             let Some(granted) = granted else {
+                self.counters.misaligned.fetch_add(plan.misaligned, Ordering::Relaxed);
                 return Space::make(plan, self.terms(), self.keep.as_ref()).map(Made::Space);
             };
             let block = granted.block.map(|bytes| self.make_block(bytes, granted)).transpose()?;

@@ -111,6 +111,8 @@ impl Settings {
 pub struct Counters {
     /// Slabs allocated.
     pub allocations: AtomicU64,
+    /// Tensors copied because they do not lie where their elements could be read in place.
+    pub misaligned: AtomicU64,
     /// Reads tried again.
     pub retries: AtomicU64,
     /// Layers that were begun ahead of need.
@@ -184,6 +186,9 @@ impl Core {
     pub fn tell_opened(&self) {
         let (tensors, layers) = (self.catalogue.tensors().len(), self.layers.len());
         self.log(LogLevel::Info, || format!("opened: {tensors} tensors in {layers} layers"));
+        for remark in self.catalogue.remarks() {
+            self.log(LogLevel::Warning, || remark.clone());
+        }
         for source in &self.sources {
             if source.counters().fallbacks.load(Ordering::Relaxed) > 0 {
                 self.log(LogLevel::Warning, || format!("{} could not be mapped; it is read", source.name()));

@@ -88,9 +88,10 @@ pub struct LayerInfo<'a> {
 }
 
 impl Loader {
-    /// Opens the model at `path`, any shard of it. Reads headers only.
+    /// Opens the model at `path`: a file, any shard or the index of a set, or a folder with one model in it. Reads headers
+    /// only.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Loader> {
-        Loader::new(format::open(path.as_ref(), options.io)?, options)
+        Loader::new(format::open(path.as_ref(), options.io, options.format)?, options)
     }
 
     /// Opens a model that is in memory.
@@ -100,7 +101,7 @@ impl Loader {
 
     /// Opens a model from any source of bytes, which reads in the way that it was made for, whatever `options.io` says.
     pub fn open_source(source: Source, options: Options) -> Result<Loader> {
-        Loader::new(format::open_source(source)?, options)
+        Loader::new(format::open_source(source, options.format)?, options)
     }
 
     fn new(mut model: format::Model, mut options: Options) -> Result<Loader> {

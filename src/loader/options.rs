@@ -8,6 +8,7 @@ use super::events::{Listener, Log, LogLevel};
 use super::space::Space;
 use crate::device::{Allocator, DeviceName};
 use crate::error::{Error, Result};
+use crate::format::Format;
 use crate::io::Mode;
 use crate::loader::Rules;
 use crate::residency::pressure::Gauge;
@@ -40,6 +41,9 @@ pub struct Options {
     pub memory_budget: Option<u64>,
     /// A limit shared with other loaders, besides.
     pub budget: Option<Budget>,
+    /// The format that the model has to have. Where it is `None` content decides, and in a folder with models of several
+    /// formats GGUF comes first.
+    pub format: Option<Format>,
     /// How bytes are read.
     pub io: Mode,
     /// At most how many reads are under way at once for this loader; 0 for as many as suit the machine.
@@ -95,6 +99,7 @@ impl Default for Options {
             max_loaded_layers: None,
             memory_budget: None,
             budget: None,
+            format: None,
             io: Mode::default(),
             workers: 0,
             alignment: 0,

@@ -100,6 +100,8 @@ pub struct Plan {
     layout: Layout,
     /// What it counts against limits, in bytes.
     pub charge: u64,
+    /// How many tensors are copied because they do not lie where their elements could be read in place.
+    pub misaligned: u64,
 }
 
 enum Layout {
@@ -184,20 +186,22 @@ impl Plan {
             let (positions, bytes) = positions(layer, terms.spacing, GRAIN, true).ok_or_else(too_large)?;
             // A layer without bytes has a place too.
             let charge = (bytes as u64).max(1).checked_next_multiple_of(GRAIN).ok_or_else(too_large)?;
-            return Ok(Plan { layout: Layout::Away { positions }, charge });
+            return Ok(Plan { layout: Layout::Away { positions }, charge, misaligned: 0 });
         }
-        if terms.allocator.is_none() && is_viewable(layer, terms.spacing) {
+        let is_viewable = terms.allocator.is_none() && is_viewable(layer, terms.spacing);
+        let misaligned = if is_viewable { misaligned_tensors(layer) } else { 0 };
+        if is_viewable && misaligned == 0 {
             let ranges = ranges(layer);
             // Less than an address space, of which they are distinct parts.
             let charge = ranges.iter().map(|(_, range)| range.end - range.start).sum();
-            return Ok(Plan { layout: Layout::InPlace(ranges), charge });
+            return Ok(Plan { layout: Layout::InPlace(ranges), charge, misaligned });
         }
         let page = os::page_size() as u64;
         let (positions, bytes) =
             positions(layer, terms.spacing, page, terms.allocator.is_some()).ok_or_else(too_large)?;
         // The part of a page in front of the first tensor lets direct reads go straight; no byte of it is used.
         let charge = bytes as u64 - positions.first().copied().unwrap_or(0);
-        Ok(Plan { layout: Layout::Slab { positions, bytes }, charge })
+        Ok(Plan { layout: Layout::Slab { positions, bytes }, charge, misaligned })
     }
 }
 
@@ -213,6 +217,16 @@ fn is_viewable(layer: LayerFiles<'_>, spacing: Spacing) -> bool {
             layer.source(&tensor).is_viewable()
                 && (spacing.alignment == 0 || tensor.bytes == 0 || view().is_none_or(is_aligned))
         })
+}
+
+/// How many tensors of a layer that can be viewed lie where no element may be read as one number.
+fn misaligned_tensors(layer: LayerFiles<'_>) -> u64 {
+    let is_misaligned = |tensor: &TensorInfo<'_>| {
+        let start = layer.source(tensor).view(tensor.offset..tensor.offset + tensor.bytes);
+        let lies_well = |start: NonNull<u8>| (start.addr().get() as u64).is_multiple_of(tensor.dtype.alignment());
+        tensor.bytes > 0 && !start.is_none_or(lies_well)
+    };
+    (0..layer.members.len()).map(|member| layer.member(member)).filter(is_misaligned).count() as u64
 }
 
 /// Memory for layers on a device.
@@ -539,7 +553,7 @@ fn ranges(layer: LayerFiles<'_>) -> Vec<(Arc<Source>, Range<u64>)> {
 }
 
 /// Where each member lies in a layer's memory, and the bytes of it. Members that follow one another keep their distances
-/// while these satisfy what the caller wants; otherwise they lie farther apart, never closer. Every stretch starts as far
+/// while these satisfy what the caller and their elements want; otherwise they lie farther apart, never closer. Every stretch starts as far
 /// behind a multiple of `within` as in its file: direct reads then need no bounce, and the file's alignment carries over.
 /// Where every byte counts, `starts_at_once`, the first one starts at the start.
 fn positions(
@@ -563,7 +577,7 @@ fn positions(
         } else {
             end.checked_next_multiple_of(within)?.checked_add(tensor.offset % within)?
         };
-        let position = spaced(natural, end, offset, spacing)?;
+        let position = spaced(natural, end, offset, spacing)?.checked_next_multiple_of(tensor.dtype.alignment())?;
         end = position.checked_add(tensor.bytes)?.checked_add(spacing.padding)?;
         positions.push(position);
     }

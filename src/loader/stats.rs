@@ -41,6 +41,9 @@ pub struct Stats {
     pub peak_charged_bytes: u64,
     /// Blocks of memory allocated for layers; on a device several may share one.
     pub allocations: u64,
+    /// Tensors that could not be viewed in place because the file does not have them where their elements could be read as
+    /// numbers; their layers were copied. Each time counted.
+    pub misaligned_tensors: u64,
     /// Layers that were wanted again before their memory was taken.
     pub revivals: u64,
     /// Where the layers are; `None` until one is wanted.
@@ -102,6 +105,7 @@ impl Core {
             charged_bytes: ledger.charged_bytes(),
             peak_charged_bytes: ledger.peak_charged_bytes(),
             allocations: self.counters.allocations.load(Ordering::Relaxed),
+            misaligned_tensors: self.counters.misaligned.load(Ordering::Relaxed),
             mapped_bytes: sum(|source| &source.counters().mapped),
             buffered_bytes: sum(|source| &source.counters().buffered),
             direct_bytes: sum(|source| &source.counters().direct),

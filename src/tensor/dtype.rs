@@ -20,6 +20,8 @@ enum Number {
     E4m3,
     /// Five exponent and two mantissa bits, infinities and NaN as in F16, whose upper half it is.
     E5m2,
+    /// Either of these two without infinities and without a negative zero, whose bits 0x80 are the one NaN.
+    Fnuz,
     /// IQ1_M's one F16 scale, in the upper four bits of four 16-bit words.
     ScatteredF16,
 }
@@ -27,7 +29,7 @@ enum Number {
 impl Number {
     const fn bytes(self) -> usize {
         match self {
-            Number::E8m0 | Number::Ue4m3 | Number::E4m3 | Number::E5m2 => 1,
+            Number::E8m0 | Number::Ue4m3 | Number::E4m3 | Number::E5m2 | Number::Fnuz => 1,
             Number::F16 | Number::Bf16 => 2,
             Number::F32 => 4,
             Number::F64 | Number::ScatteredF16 => 8,
@@ -45,6 +47,7 @@ impl Number {
             Number::E8m0 => bytes[0] != 0xFF,
             Number::Ue4m3 | Number::E4m3 => bytes[0] & 0x7F != 0x7F,
             Number::E5m2 => bytes[0] & 0x7C != 0x7C,
+            Number::Fnuz => bytes[0] != 0x80,
             Number::ScatteredF16 => {
                 let nibble = |index: usize| word(index) >> 12;
                 f16::from_bits(nibble(0) | nibble(1) << 4 | nibble(2) << 8 | nibble(3) << 12).is_finite()
@@ -158,6 +161,8 @@ dtypes! {
     F6_E2M3 1010 4/3 [];
     F6_E3M2 1011 4/3 [];
     NF4 1012 64/32 [];
+    F8_E4M3FNUZ 1013 1/1 [0 Fnuz];
+    F8_E5M2FNUZ 1014 1/1 [0 Fnuz];
 }
 
 /// The first id that is not ggml's.
@@ -185,8 +190,11 @@ impl Dtype {
     }
 
     /// The name, as in the GGUF specification's table: `F32`, `Q4_K`.
-    pub fn name(self) -> &'static str {
-        self.c_name().to_str().unwrap_or_default()
+    pub const fn name(self) -> &'static str {
+        match self.c_name().to_str() {
+            Ok(name) => name,
+            Err(_) => "",
+        }
     }
 
     /// The name for C.
@@ -212,6 +220,12 @@ impl Dtype {
     /// Whether blocks hold more than one element.
     pub const fn is_quantized(self) -> bool {
         self.block_elements() > 1
+    }
+
+    /// What the address of an element is a multiple of where a processor reads it as one number: its bytes; 1 for blocks,
+    /// whose parts are read one by one.
+    pub const fn alignment(self) -> u64 {
+        if self.is_quantized() { 1 } else { self.block_bytes() }
     }
 
     /// The bytes of so many elements. `None` where they fill no whole number of blocks or the number does not fit.
@@ -268,7 +282,8 @@ mod tests {
             assert_eq!(dtype.first_not_finite(&fine), None, "{}", dtype.name());
             for (offset, number) in dtype.traits().floats {
                 let mut broken = fine.clone();
-                broken[2 * size + offset..2 * size + offset + number.bytes()].fill(0xFF);
+                let nan = if *number == Number::Fnuz { 0x80 } else { 0xFF };
+                broken[2 * size + offset..2 * size + offset + number.bytes()].fill(nan);
                 assert_eq!(dtype.first_not_finite(&broken), Some(2), "{} at {offset}", dtype.name());
             }
         }
@@ -282,6 +297,15 @@ mod tests {
         assert_eq!(Dtype::F64.first_not_finite(&f64::INFINITY.to_le_bytes()), Some(0));
         assert_eq!(Dtype::F16.first_not_finite(&f16::MAX.to_le_bytes()), None);
         assert_eq!(Dtype::BF16.first_not_finite(&bf16::NAN.to_le_bytes()), Some(0));
+    }
+
+    #[test]
+    fn elements_are_aligned_to_a_power_of_two() {
+        for dtype in Dtype::ALL {
+            assert!(dtype.alignment().is_power_of_two() && dtype.alignment() <= 8, "{}", dtype.name());
+        }
+        assert_eq!([Dtype::BOOL, Dtype::BF16, Dtype::F32, Dtype::C64].map(Dtype::alignment), [1, 2, 4, 8]);
+        assert_eq!([Dtype::Q4_0, Dtype::F4, Dtype::F6_E2M3].map(Dtype::alignment), [1, 1, 1]);
     }
 
     #[test]

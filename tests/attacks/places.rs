@@ -17,7 +17,7 @@ fn mode(path: &Path, bits: u32) {
 }
 
 #[test]
-fn a_folder_is_no_model() {
+fn an_empty_folder_is_no_model() {
     let folder = folder();
     let error = error_of(open_path(folder.path()), "folder");
     let name = folder.path().display().to_string();

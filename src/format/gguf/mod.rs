@@ -2,9 +2,16 @@
 //! allowing big-endian files, which are not served.
 
 mod read;
+mod split;
 pub mod write;
 
-pub(super) use read::{read, starts};
+pub use split::shard_path;
+
+use super::{Format, Known};
+
+/// How this format is read.
+pub(super) const KNOWN: Known =
+    Known { format: Format::Gguf, starts: read::starts, alone: split::alone, open: split::open, models: split::models };
 
 /// The first four bytes of every file.
 const MAGIC: [u8; 4] = *b"GGUF";

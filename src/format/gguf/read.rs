@@ -6,7 +6,7 @@ use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_KEY_BYTES, MAX_NAME_BYT
 use crate::error::{Error, Result, quoted};
 use crate::format::catalogue::Refused;
 use crate::format::values::{Cursor, padded};
-use crate::format::{Format, Header, Metadata, Node, TensorInfo, TensorTable, ValueType};
+use crate::format::{Metadata, Node, TensorInfo, TensorTable, ValueType};
 use crate::io::Source;
 use crate::tensor::Dtype;
 
@@ -17,6 +17,17 @@ const FIRST_TENSORS: u64 = 1 << 16;
 /// The least bytes that one key and its value, or one tensor's description, can take.
 const MIN_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
 const MIN_TENSOR_BYTES: u64 = 8 + 1 + 4 + 4 + 8;
+
+/// The headers of one file.
+pub struct Header {
+    /// The format's version.
+    pub version: u32,
+    /// The model's word for what it is, or empty.
+    pub architecture: String,
+    pub metadata: Metadata,
+    /// Tensors, with offsets from the start of the file, all in shard 0.
+    pub tensors: TensorTable,
+}
 
 /// Whether a file that starts so is read here. One that ends before its version is, and will be found too short.
 pub fn starts(start: &[u8]) -> bool {
@@ -51,7 +62,7 @@ pub fn read(source: &Arc<Source>) -> Result<Header> {
     metadata.finish(header_bytes);
     tensors.shrink();
     place_data(source, &mut tensors, header_bytes, alignment)?;
-    Ok(Header { format: Format::Gguf, version, architecture, metadata, tensors })
+    Ok(Header { version, architecture, metadata, tensors })
 }
 
 fn read_version(cursor: &mut Cursor<'_>) -> Result<u32> {

@@ -9,9 +9,9 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use once_cell::sync::OnceCell;
 
-use super::{Cursor, MAX_ARRAY_ELEMENTS, ValueType, padded};
+use super::{Cursor, Datum, MAX_ARRAY_ELEMENTS, ValueType, padded};
 use crate::error::{Error, Result, quoted};
-use crate::io::Source;
+use crate::io::{Memory, Mode, Source};
 
 /// A metadata value. Strings and arrays point into the file.
 #[derive(Clone, Copy)]
@@ -100,6 +100,45 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Metadata in the making, whose values are in no file: they are kept in memory.
+pub(in crate::format) struct Keeper {
+    metadata: Metadata,
+    bytes: Vec<u8>,
+}
+
+impl Keeper {
+    /// No keys yet.
+    pub fn new() -> Result<Keeper> {
+        let nothing = Source::memory("metadata", Memory::owned(Vec::new()), Mode::Auto)?;
+        Ok(Keeper { metadata: Metadata::new(Arc::new(nothing)), bytes: Vec::new() })
+    }
+
+    /// Adds a key; false if it is there already, or its value is an array of mixed types.
+    pub fn add(&mut self, key: &str, value: &Datum) -> bool {
+        value.keep(&mut self.bytes).is_some_and(|node| self.metadata.push(key, node))
+    }
+
+    /// Adds a key and a string.
+    pub fn add_text(&mut self, key: &str, text: &str) -> bool {
+        let (value_type, count, position) = (ValueType::String, text.len() as u64, self.bytes.len() as u64);
+        let is_new = self.metadata.push(key, Node { value_type, element_type: value_type, count, position });
+        if is_new {
+            self.bytes.extend(text.as_bytes());
+        }
+        is_new
+    }
+
+    /// The metadata; `name` is told in messages.
+    pub fn finish(self, name: &str) -> Result<Metadata> {
+        let Keeper { mut metadata, bytes } = self;
+        let length = bytes.len() as u64;
+        let source = Source::memory(name, Memory::owned(bytes), Mode::Auto)?;
+        metadata.parts = vec![Part { source: Arc::new(source), start: 0, length: 0, read: OnceCell::new() }];
+        metadata.finish(length);
+        Ok(metadata)
+    }
+}
+
 /// Where a value is and what it is: all that is kept of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node {
@@ -109,7 +148,8 @@ pub struct Node {
     pub(crate) element_type: ValueType,
     /// Elements of an array, bytes of a string, else 1.
     pub(crate) count: u64,
-    /// Where a string's bytes or an array's elements start in the file; of any other type the value itself.
+    /// Where a string's bytes or an array's elements start in the metadata's sources, as though these followed one another;
+    /// of any other type the value itself.
     pub(crate) position: u64,
 }
 
@@ -119,7 +159,8 @@ pub struct Metadata {
     keys: String,
     index: HashTable<u32>,
     hasher: RandomState,
-    header: HeaderBytes,
+    /// What positions lead into, each behind the one before.
+    parts: Vec<Part>,
     arrays: RwLock<HashMap<u64, Arc<ArrayIndex>>>,
 }
 
@@ -141,14 +182,27 @@ const STRING_STRIDE: u64 = 16;
 impl Metadata {
     /// Metadata without keys, whose values will be found in `source`.
     pub(in crate::format) fn new(source: Arc<Source>) -> Metadata {
+        let parts = vec![Part { source, start: 0, length: 0, read: OnceCell::new() }];
         Metadata {
             entries: Vec::new(),
             keys: String::new(),
             index: HashTable::new(),
             hasher: RandomState::default(),
-            header: HeaderBytes { source, length: 0, read: OnceCell::new() },
+            parts,
             arrays: RwLock::default(),
         }
+    }
+
+    /// Adds a key whose value is all that a source holds, as a string; its bytes are looked at when they are asked for.
+    /// False if the key is there already.
+    pub(in crate::format) fn push_text(&mut self, key: &str, source: Arc<Source>) -> bool {
+        let start = self.parts.last().map_or(0, |part| part.start + part.length);
+        let (value_type, count) = (ValueType::String, source.size());
+        let is_new = self.push(key, Node { value_type, element_type: value_type, count, position: start });
+        if is_new {
+            self.parts.push(Part { source, start, length: count, read: OnceCell::new() });
+        }
+        is_new
     }
 
     /// Adds a key; false if it is there already, or the table is full.
@@ -171,7 +225,9 @@ impl Metadata {
 
     /// Says how long the header is, once it is known, and gives back what growing left over.
     pub(in crate::format) fn finish(&mut self, header_length: u64) {
-        self.header.length = header_length;
+        if let Some(header) = self.parts.first_mut() {
+            header.length = header_length;
+        }
         self.entries.shrink_to_fit();
         self.keys.shrink_to_fit();
     }
@@ -212,7 +268,7 @@ impl Metadata {
     pub fn value(&self, node: Node) -> Result<Value<'_>> {
         match node.value_type {
             ValueType::String => {
-                let bytes = self.header.checked(node.position, node.count)?;
+                let bytes = self.part(node.position).checked(node.position, node.count)?;
                 Ok(Value::String(bytes))
             }
             ValueType::Array => Ok(Value::Array(Array { metadata: self, node })),
@@ -222,6 +278,13 @@ impl Metadata {
 
     fn key_of(&self, entry: &Entry) -> &str {
         &self.keys[entry.key_start as usize..][..entry.key_length as usize]
+    }
+
+    /// What a position leads into.
+    fn part(&self, position: u64) -> &Part {
+        // There is a first part always, and it begins at 0.
+        let further = self.parts[1..].partition_point(|part| part.start <= position);
+        &self.parts[further]
     }
 
     /// The index of an array, made when it is first asked for.
@@ -236,13 +299,14 @@ impl Metadata {
 
     fn build_array_index(&self, node: Node) -> Result<ArrayIndex> {
         let stride = if node.element_type == ValueType::String { STRING_STRIDE } else { 1 };
-        let mut cursor = Cursor::new(&self.header.source, node.position);
-        let mut positions = vec![cursor.position()];
+        let part = self.part(node.position);
+        let mut cursor = Cursor::new(&part.source, node.position - part.start);
+        let mut positions = vec![node.position];
         let mut left = node.count;
         while left > 0 {
             let step = left.min(stride);
             cursor.skip_elements(node.element_type, step, 1).map_err(|error| error.within("metadata"))?;
-            positions.push(cursor.position());
+            positions.push(part.start + cursor.position());
             left -= step;
         }
         Ok(ArrayIndex { stride, positions })
@@ -257,6 +321,10 @@ pub struct Array<'a> {
 }
 
 impl<'a> Array<'a> {
+    fn part(&self) -> &'a Part {
+        self.metadata.part(self.node.position)
+    }
+
     /// How many elements it has.
     pub fn len(&self) -> u64 {
         self.node.count
@@ -274,7 +342,7 @@ impl<'a> Array<'a> {
 
     /// Where the element at `index` is: in constant time, after the first call has walked over the array.
     pub fn element(&self, index: u64) -> Result<Node> {
-        let header = &self.metadata.header;
+        let header = self.part();
         if index >= self.node.count {
             return Err(self.out_of_range(index));
         }
@@ -328,14 +396,14 @@ impl<'a> Array<'a> {
     fn first_string(&self, index: u64) -> Result<u64> {
         let array_index = self.metadata.array_index(self.node)?;
         let end = array_index.positions.last().copied().unwrap_or(self.node.position);
-        self.metadata.header.checked(self.node.position, end - self.node.position)?;
+        self.part().checked(self.node.position, end - self.node.position)?;
         // A string's length stands before its bytes.
         Ok(self.element(index)?.position - 8)
     }
 
     /// The string at a position, and where the next one starts.
     fn string(&self, position: u64) -> Result<(Node, u64)> {
-        let header = &self.metadata.header;
+        let header = self.part();
         let count = u64::from_le_bytes(padded(header.trusted(position, 8)?));
         header.trusted(position + 8, count)?;
         let (value_type, position) = (ValueType::String, position + 8);
@@ -344,7 +412,7 @@ impl<'a> Array<'a> {
 
     /// The array inside this array at a position.
     fn nested(&self, position: u64) -> Result<Node> {
-        let header = &self.metadata.header;
+        let header = self.part();
         let (type_id, count) = header.trusted(position, 12)?.split_at(4);
         let element_type = ValueType::from_id(u64::from_le_bytes(padded(type_id)) as u32);
         let element_type = element_type.ok_or_else(|| header.changed())?;
@@ -363,14 +431,14 @@ impl<'a> Array<'a> {
     /// The value of a node whose bytes were looked at.
     fn trusted_value(&self, node: Node) -> Result<Value<'a>> {
         if node.value_type == ValueType::String {
-            return Ok(Value::String(self.metadata.header.trusted(node.position, node.count)?));
+            return Ok(Value::String(self.part().trusted(node.position, node.count)?));
         }
         self.metadata.value(node)
     }
 
     fn out_of_range(&self, index: u64) -> Error {
         Error::OutOfRange {
-            file: self.metadata.header.source.name().to_owned(),
+            file: self.part().source.name().to_owned(),
             what: "element of a metadata array",
             index,
             count: self.node.count,
@@ -380,7 +448,7 @@ impl<'a> Array<'a> {
     /// Copies numbers or booleans as they are in the file (little-endian), from element `first` on, until `into` is
     /// full.
     pub fn copy_numbers(&self, first: u64, into: &mut [u8]) -> Result<()> {
-        let header = &self.metadata.header;
+        let header = self.part();
         let size = self.node.element_type.bytes().ok_or_else(|| Error::WrongType {
             file: header.source.name().to_owned(),
             key: "array".to_owned(),
@@ -397,26 +465,33 @@ impl<'a> Array<'a> {
     }
 }
 
-/// The bytes of the header: in the mapping, or read once into memory where there is none.
-struct HeaderBytes {
+/// Bytes that values are in, of a header or of a file beside the model: in the mapping, or read once into memory where
+/// there is none.
+struct Part {
     source: Arc<Source>,
+    /// The position of the source's first byte.
+    start: u64,
+    /// How many of its bytes values are in.
     length: u64,
     read: OnceCell<Box<[u8]>>,
 }
 
-impl HeaderBytes {
-    /// Bytes of the header, after the system has said that they are still there.
+impl Part {
+    /// Bytes from a position on, after the system has said that they are still there.
     fn checked(&self, position: u64, length: u64) -> Result<&[u8]> {
-        let end = position.checked_add(length).filter(|end| *end <= self.length).ok_or_else(|| self.changed())?;
-        self.source.populate(0, position..end).map_err(|error| error.within("metadata"))?;
+        let range = self.range(position, length)?;
+        self.source.populate(0, range).map_err(|error| error.within("metadata"))?;
         self.trusted(position, length)
     }
 
-    /// Bytes of the header that [`checked`](HeaderBytes::checked) has covered before.
+    /// Bytes that [`checked`](Part::checked) has covered before.
     fn trusted(&self, position: u64, length: u64) -> Result<&[u8]> {
-        let end = position.checked_add(length).filter(|end| *end <= self.length).ok_or_else(|| self.changed())?;
-        if let Some(start) = self.source.view(position..end) {
-            // SAFETY: `position..end` is inside the source, whose mapping or memory lives as long as we do.
+        let range = self.range(position, length)?;
+        if length == 0 {
+            return Ok(&[]);
+        }
+        if let Some(start) = self.source.view(range.clone()) {
+            // SAFETY: the range is inside the source, whose mapping or memory lives as long as we do.
             return Ok(unsafe { std::slice::from_raw_parts(start.as_ptr(), length as usize) });
         }
         let bytes = self.read.get_or_try_init(|| -> Result<Box<[u8]>> {
@@ -424,8 +499,14 @@ impl HeaderBytes {
             self.source.read_buffered(&mut bytes, 0).map_err(|error| error.within("metadata"))?;
             Ok(bytes)
         })?;
-        let range: Range<usize> = position as usize..end as usize;
-        bytes.get(range).ok_or_else(|| self.changed())
+        bytes.get(range.start as usize..range.end as usize).ok_or_else(|| self.changed())
+    }
+
+    /// Where in the source they are.
+    fn range(&self, position: u64, length: u64) -> Result<Range<u64>> {
+        let start = position.checked_sub(self.start);
+        let end = start.and_then(|start| start.checked_add(length)).filter(|end| *end <= self.length);
+        start.zip(end).map(|(start, end)| start..end).ok_or_else(|| self.changed())
     }
 
     /// What was checked at open no longer holds.

@@ -1,10 +1,14 @@
 //! Values in GGUF's encoding: going over them, front to back and once, and keeping track of where they are.
 
 mod cursor;
+mod datum;
 mod metadata;
 mod strings;
 
 pub use cursor::Cursor;
+pub use datum::Datum;
+pub(super) use datum::encode_string;
+pub(super) use metadata::Keeper;
 pub use metadata::{Array, Metadata, Node, Value};
 
 /// The reference reader's limits for strings and arrays.
