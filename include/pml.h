@@ -273,6 +273,27 @@
 #define PML_DTYPE_NF4 1012
 
 /**
+ * As it is stored: what a tensor is delivered as, for pml_rules_dtype and the option `dtype`.
+ */
+#define PML_DTYPE_KEEP 2000
+
+/**
+ * As it is stored, but PML_DTYPE_F16 in place of PML_DTYPE_BF16 where the device (of "auto": any GPU) does not compute with
+ * BF16; larger numbers than F16 has become infinite.
+ */
+#define PML_DTYPE_AUTO 2001
+
+/**
+ * PML_DTYPE_I8, its scales beside it as "name.scales": F32, one for each row, the row's largest magnitude / 127.
+ */
+#define PML_DTYPE_INT8 2002
+
+/**
+ * PML_DTYPE_I8, its scales beside it as "name.scales": F16, one for each 32 elements of a row, as in PML_DTYPE_Q8_0.
+ */
+#define PML_DTYPE_INT8_32 2003
+
+/**
  * The host's own memory: a device's kind.
  */
 #define PML_DEVICE_HOST 0
@@ -425,6 +446,21 @@
  * Positioned reads past the page cache (O_DIRECT) into memory of the library's own.
  */
 #define PML_IO_DIRECT 3
+
+/**
+ * Whatever the content says; of a folder with models of several formats the GGUF one: the format of a model.
+ */
+#define PML_FORMAT_AUTO 0
+
+/**
+ * GGUF.
+ */
+#define PML_FORMAT_GGUF 1
+
+/**
+ * Safetensors.
+ */
+#define PML_FORMAT_SAFETENSORS 2
 
 /**
  * By the names of the tensors, one of the following: the order in which layers are used.
@@ -930,6 +966,25 @@ typedef struct pml_options_t {
      * Where converted models are kept. NULL; others are not served by this version.
      */
     const char *cache_path;
+    /**
+     * What all tensors are delivered as that can be, unless a rule says otherwise: a PML_DTYPE_ value that pml_rules_dtype
+     * takes; PML_DTYPE_KEEP. Floating-point and quantised tensors can be, and to PML_DTYPE_INT8, PML_DTYPE_INT8_32 and
+     * quantised types those of two dimensions and more whose rows are whole blocks; others stay as they are stored.
+     */
+    uint32_t dtype;
+    /**
+     * 1 for delivering the stored bytes of each tensor that is delivered as something else too, as a tensor "name.original";
+     * 0.
+     */
+    uint32_t keep_original;
+    /**
+     * The format that the model must have: a PML_FORMAT_ value; PML_FORMAT_AUTO.
+     */
+    uint32_t format;
+    /**
+     * 0.
+     */
+    uint32_t reserved2;
 } pml_options_t;
 
 /**
@@ -1162,6 +1217,10 @@ typedef struct pml_stats_t {
      * Bytes of that.
      */
     size_t device_reason_length;
+    /**
+     * Tensors copied, each time counted, because they do not lie in their file where their elements could be read in place.
+     */
+    uint64_t misaligned_tensors;
 } pml_stats_t;
 
 /**
@@ -1446,6 +1505,20 @@ pml_status_t pml_rules_layer(struct pml_rules_t *rules,
 PML_API
 pml_status_t pml_rules_skip(struct pml_rules_t *rules,
                             const char *pattern);
+
+/**
+ * Tensors whose names match `pattern` are delivered as `dtype`: PML_DTYPE_KEEP, PML_DTYPE_AUTO, PML_DTYPE_F64, PML_DTYPE_F32,
+ * PML_DTYPE_F16, PML_DTYPE_BF16, PML_DTYPE_F8_E4M3, PML_DTYPE_F8_E5M2, PML_DTYPE_Q8_0, PML_DTYPE_Q4_0, PML_DTYPE_Q4_1,
+ * PML_DTYPE_Q5_0, PML_DTYPE_Q5_1, PML_DTYPE_INT8, PML_DTYPE_INT8_32 or PML_DTYPE_NF4 (whose scales are a tensor
+ * "name.scales": F32, one for each 64 elements). Opening a model in which one cannot be is answered with
+ * PML_STATUS_UNSUPPORTED, naming the tensor.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT for an empty text, one that is not UTF-8, and any other type.
+ */
+PML_API
+pml_status_t pml_rules_dtype(struct pml_rules_t *rules,
+                             const char *pattern,
+                             uint32_t dtype);
 
 /**
  * A limit of `bytes` bytes, at least one, for any number of loaders: give it to them with `pml_options_t.budget`. Free it

@@ -101,6 +101,8 @@ pub struct pml_stats_t {
     pub device_reason: *const c_char,
     /// Bytes of that.
     pub device_reason_length: usize,
+    /// Tensors copied, each time counted, because they do not lie in their file where their elements could be read in place.
+    pub misaligned_tensors: u64,
 }
 
 // SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers and raw pointers.
@@ -138,10 +140,11 @@ unsafe impl Growable for pml_stats_t {
         device_ordinal: 0,
         device_reason: std::ptr::null(),
         device_reason_length: 0,
+        misaligned_tensors: 0,
     };
 }
 
-const _: () = assert!(size_of::<pml_stats_t>() == 3 * size_of::<usize>() + 28 * 8);
+const _: () = assert!(size_of::<pml_stats_t>() == 3 * size_of::<usize>() + 29 * 8);
 
 /// Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.
 ///
@@ -284,6 +287,7 @@ pub unsafe extern "C" fn pml_loader_stats(loader: *const pml_loader_t, out: *mut
             peak_staging_bytes: stats.peak_staging_bytes,
             is_staging_pageable: u64::from(stats.is_staging_pageable),
             copied_bytes: stats.copied_bytes,
+            misaligned_tensors: stats.misaligned_tensors,
             transform_seconds: stats.transform_time.as_secs_f64(),
             copy_seconds: stats.copy_time.as_secs_f64(),
             device_kind: stats.device.map_or(u32::MAX, |device| device.kind as u32),

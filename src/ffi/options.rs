@@ -9,6 +9,7 @@ use super::{
     pml_log_callback_t, pml_rules_t, text,
 };
 use crate::error::{Error, Result};
+use crate::format::Format;
 use crate::io::Mode;
 use crate::loader::{Device, LogLevel, Options, Recovery, Strategy, Target, Unload};
 use crate::tensor::{Dtype, LayerOrder};
@@ -47,6 +48,13 @@ pub const PML_IO_MMAP: u32 = 1;
 pub const PML_IO_READ: u32 = 2;
 /// Positioned reads past the page cache (O_DIRECT) into memory of the library's own.
 pub const PML_IO_DIRECT: u32 = 3;
+
+/// Whatever the content says; of a folder with models of several formats the GGUF one: the format of a model.
+pub const PML_FORMAT_AUTO: u32 = 0;
+/// GGUF.
+pub const PML_FORMAT_GGUF: u32 = 1;
+/// Safetensors.
+pub const PML_FORMAT_SAFETENSORS: u32 = 2;
 
 /// By the names of the tensors, one of the following: the order in which layers are used.
 pub const PML_LAYER_ORDER_AUTO: u32 = 0;
@@ -162,6 +170,10 @@ pub struct pml_options_t {
     /// 1 for delivering the stored bytes of each tensor that is delivered as something else too, as a tensor "name.original";
     /// 0.
     pub keep_original: u32,
+    /// The format that the model must have: a PML_FORMAT_ value; PML_FORMAT_AUTO.
+    pub format: u32,
+    /// 0.
+    pub reserved2: u32,
 }
 
 // SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers, raw pointers and functions
@@ -200,10 +212,12 @@ unsafe impl Growable for pml_options_t {
         cache_path: std::ptr::null(),
         dtype: PML_DTYPE_KEEP,
         keep_original: 0,
+        format: PML_FORMAT_AUTO,
+        reserved2: 0,
     };
 }
 
-const _: () = assert!(size_of::<pml_options_t>() == 15 * size_of::<usize>() + 14 * 4 + 3 * 8);
+const _: () = assert!(size_of::<pml_options_t>() == 15 * size_of::<usize>() + 16 * 4 + 3 * 8);
 
 /// Writes the initial values, as PML_OPTIONS_INIT has them: as many as `struct_size` bytes hold. Does nothing where
 /// `options` is NULL.
@@ -233,6 +247,7 @@ pub(super) unsafe fn read(given: *const pml_options_t) -> Result<Options> {
         unload: choose("unload", given.unload, &Unload::ALL)?,
         max_loaded_layers: layer_limit(given.max_loaded_layers)?,
         memory_budget: (given.memory_budget > 0).then_some(given.memory_budget),
+        format: choose("format", given.format, &[None, Some(Format::Gguf), Some(Format::Safetensors)])?,
         io: choose("io", given.io, &Mode::ALL)?,
         layer_order: choose("layer_order", given.layer_order, &LayerOrder::ALL)?,
         workers: given.workers as usize,
@@ -294,8 +309,8 @@ fn choose<T: Copy>(argument: &'static str, number: u32, all: &[T]) -> Result<T> 
 
 /// Answers every value that is not served yet.
 fn refuse_unserved(given: &pml_options_t) -> Result<()> {
-    if given.reserved != 0 {
-        return Err(Error::argument("reserved", given.reserved, "0"));
+    if given.reserved != 0 || given.reserved2 != 0 {
+        return Err(Error::argument("reserved", given.reserved.max(given.reserved2), "0"));
     }
     if given.cache_path.is_null() {
         return Ok(());
