@@ -7,7 +7,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{bombs, changed_values, open_memory, small_file};
+use common::{bombs, changed_values, open_memory, safetensors_bombs, small_file};
 
 /// The system's allocator, and how much of it is in use.
 struct Counting;
@@ -63,7 +63,7 @@ fn memory_at_open_is_bounded_by_the_file() {
     drop(std::hint::black_box(vec![0_u8; 1 << 20]));
     assert!(PEAK.load(Ordering::Relaxed) - before >= 1 << 20);
 
-    for (case, bytes) in bombs() {
+    for (case, bytes) in bombs().into_iter().chain(safetensors_bombs()) {
         check(case, bytes);
     }
     let raw = small_file();

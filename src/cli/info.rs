@@ -13,7 +13,7 @@ use crate::loader::{Loader, Options};
 
 /// Show the layers, tensors and metadata of a model
 ///
-/// Reads headers only. Of a model in several files, name any one.
+/// Reads headers only. Of a model in several files, name any one, or their folder.
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The model
@@ -57,7 +57,7 @@ fn as_json(loader: &Loader, metadata: Option<Vec<Entry>>) -> Result<Value, Failu
     }
     let mut value = json!({
         "format": catalogue.format().name(),
-        "version": catalogue.version(),
+        "version": Some(catalogue.version()).filter(|version| *version > 0),
         "architecture": catalogue.architecture(),
         "shards": catalogue.shards(),
         "metadata_count": catalogue.metadata().len(),
@@ -72,7 +72,9 @@ fn as_json(loader: &Loader, metadata: Option<Vec<Entry>>) -> Result<Value, Failu
 
 fn print(loader: &Loader, metadata: Option<Vec<Entry>>, out: &mut Output) -> Result<(), Failure> {
     let catalogue = loader.catalogue();
-    writeln!(out, "format        {} {}", catalogue.format().name(), catalogue.version())?;
+    let version = Some(catalogue.version()).filter(|version| *version > 0);
+    let version = version.map_or(String::new(), |version| format!(" {version}"));
+    writeln!(out, "format        {}{version}", catalogue.format().name())?;
     writeln!(out, "architecture  {}", plain(catalogue.architecture()))?;
     writeln!(out, "files         {}", catalogue.shards().len())?;
     writeln!(out, "metadata      {}", counted(catalogue.metadata().len(), "key"))?;

@@ -19,7 +19,7 @@ pub fn model_file(folder: &Path, wanted: Option<Format>) -> Result<PathBuf> {
             several => return Err(several_models(folder, known.format, several)),
         }
     }
-    let format = wanted.map_or("GGUF", Format::title);
+    let format = wanted.map_or("GGUF or safetensors", Format::title);
     Err(Error::Unsupported {
         subject: path_text(folder),
         found: format!("a directory without a {format} file"),

@@ -8,17 +8,21 @@ pub fn explain(file: &str, start: &[u8], size: u64) -> Error {
     let (found, expected) = recognise(start, size).unwrap_or_else(|| {
         let shown: String =
             start.iter().take(4).flat_map(|byte| std::ascii::escape_default(*byte)).map(char::from).collect();
-        (format!("a file that starts with '{shown}'"), "a GGUF file, which starts with 'GGUF'".to_owned())
+        (
+            format!("a file that starts with '{shown}'"),
+            "a GGUF or safetensors file, which starts with 'GGUF' or with a length and '{'".to_owned(),
+        )
     });
     Error::Unsupported { subject: file.to_owned(), found, expected }
 }
 
 fn recognise(start: &[u8], size: u64) -> Option<(String, String)> {
-    const CONVERT: &str = "GGUF; convert it with llama.cpp's convert_hf_to_gguf.py";
+    const CONVERT: &str =
+        "GGUF or safetensors; save its weights as safetensors, or convert it with llama.cpp's convert_hf_to_gguf.py";
     const OLD: &str = "GGUF version 2 or 3; convert the original weights again with a current llama.cpp";
     let text = |found: &str, expected: &str| Some((found.to_owned(), expected.to_owned()));
     if size == 0 {
-        return text("an empty file", "a GGUF file; fetch it again");
+        return text("an empty file", "a GGUF or safetensors file; fetch it again");
     }
     if let Some(version) = start.strip_prefix(b"GGUF").and_then(|rest| rest.first_chunk::<4>()) {
         let (little, big) = (u32::from_le_bytes(*version), u32::from_be_bytes(*version));
@@ -40,7 +44,7 @@ fn recognise(start: &[u8], size: u64) -> Option<(String, String)> {
         (
             b"version https://git-lfs",
             "a Git-LFS pointer, not the model itself",
-            "a GGUF file; fetch it with `git lfs pull`",
+            "a GGUF or safetensors file; fetch it with `git lfs pull`",
         ),
         (b"PK\x03\x04", "a ZIP archive, probably a PyTorch checkpoint", CONVERT),
         (b"\x80\x02", "a Python pickle, probably a PyTorch checkpoint", CONVERT),
@@ -52,11 +56,12 @@ fn recognise(start: &[u8], size: u64) -> Option<(String, String)> {
         return text(found, expected);
     }
     if is_web_page(start) {
-        return text("a web page, probably an error page saved as a model", "a GGUF file; fetch it again");
+        return text(
+            "a web page, probably an error page saved as a model",
+            "a GGUF or safetensors file; fetch it again",
+        );
     }
-    let (length, rest) = start.split_first_chunk::<8>()?;
-    let length = u64::from_le_bytes(*length);
-    (rest.first() == Some(&b'{') && length <= size - 8).then(|| ("a safetensors file".to_owned(), CONVERT.to_owned()))
+    None
 }
 
 /// Pages begin with either tag, in any case, after a byte-order mark and blanks.

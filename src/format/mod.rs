@@ -5,6 +5,7 @@ mod data;
 mod folder;
 mod foreign;
 pub mod gguf;
+pub mod safetensors;
 mod shards;
 mod values;
 
@@ -25,16 +26,19 @@ use crate::io::{Mode, Source};
 pub enum Format {
     /// GGUF, versions 2 and 3.
     Gguf = 1,
+    /// Hugging Face's safetensors.
+    Safetensors = 2,
 }
 
 impl Format {
     /// Every format, in the order in which a folder is searched for them.
-    pub const ALL: [Format; 1] = [Format::Gguf];
+    pub const ALL: [Format; 2] = [Format::Gguf, Format::Safetensors];
 
     /// Its name, in lower case.
     pub const fn name(self) -> &'static str {
         match self {
             Format::Gguf => "gguf",
+            Format::Safetensors => "safetensors",
         }
     }
 
@@ -42,6 +46,7 @@ impl Format {
     const fn title(self) -> &'static str {
         match self {
             Format::Gguf => "GGUF",
+            Format::Safetensors => "safetensors",
         }
     }
 }
@@ -60,7 +65,7 @@ struct Known {
 }
 
 /// Every format that is read, in the order in which a folder is searched for them.
-const KNOWN: [Known; 1] = [gguf::KNOWN];
+const KNOWN: [Known; 2] = [gguf::KNOWN, safetensors::KNOWN];
 
 /// Enough of a file to say what it is.
 const START_BYTES: u64 = 64;

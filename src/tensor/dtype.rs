@@ -190,8 +190,11 @@ impl Dtype {
     }
 
     /// The name, as in the GGUF specification's table: `F32`, `Q4_K`.
-    pub fn name(self) -> &'static str {
-        self.c_name().to_str().unwrap_or_default()
+    pub const fn name(self) -> &'static str {
+        match self.c_name().to_str() {
+            Ok(name) => name,
+            Err(_) => "",
+        }
     }
 
     /// The name for C.

@@ -1,4 +1,4 @@
-//! Files that are no GGUF, or one that is not served: the message says what the file is and what to do.
+//! Files of no format that is read, or of a version that is not served: the message says what the file is and what to do.
 
 use pml::Status;
 
@@ -16,7 +16,7 @@ fn gguf_of_version(version: u32) -> Vec<u8> {
 fn an_unknown_magic_is_shown() {
     unsupported("bad magic", &Raw { magic: *b"GGUX", ..Raw::new() }.bytes(), &["'GGUX'", "starts with 'GGUF'"]);
     unsupported("lower case", &Raw { magic: *b"gguf", ..Raw::new() }.bytes(), &["'gguf'"]);
-    unsupported("three bytes", &[0xAB, 0x0A, 0x27], &[r"'\xab\n\''", "a GGUF file"]);
+    unsupported("three bytes", &[0xAB, 0x0A, 0x27], &[r"'\xab\n\''", "a GGUF or safetensors file"]);
     unsupported("part of the magic", b"GGU", &["'GGU'"]);
 }
 
@@ -44,9 +44,6 @@ fn ancestors_of_gguf_are_named() {
 #[test]
 fn other_formats_are_named() {
     const CONVERT: &str = "convert_hf_to_gguf.py";
-    let safetensors = br#"{"__metadata__":{}}"#;
-    let safetensors = [&(safetensors.len() as u64).to_le_bytes()[..], safetensors].concat();
-    unsupported("safetensors", &safetensors, &["a safetensors file", CONVERT]);
     unsupported("ZIP", b"PK\x03\x04and so on", &["a ZIP archive", CONVERT]);
     for protocol in 2..=5 {
         unsupported("pickle", &[0x80, protocol, b'}', b'q'], &["a Python pickle", CONVERT]);

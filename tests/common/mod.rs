@@ -179,6 +179,30 @@ pub fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     all
 }
 
+/// Safetensors files whose headers make the most of their bytes.
+pub fn safetensors_bombs() -> Vec<(&'static str, Vec<u8>)> {
+    let of = |members: Vec<String>| {
+        let header = format!("{{{}}}", members.join(","));
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()
+    };
+    let empty = r#"{"dtype":"U8","shape":[0],"data_offsets":[0,0]}"#;
+    let wide = format!(r#"{{"dtype":"U8","shape":[0{}],"data_offsets":[0,0]}}"#, ",1".repeat(63));
+    let named = |value: &str| (0..40_000).map(|index| format!("\"{index:x}\":{value}")).collect::<Vec<_>>();
+    let blocks = |index: u32| format!("\"h.{index}.a\":{empty}");
+    let keys = format!("\"__metadata__\":{{{}}}", named("\"\"").join(","));
+    vec![
+        ("tensors", of(named(empty))),
+        ("dimensions", of(named(&wide))),
+        ("layers", of((0..40_000).map(blocks).collect())),
+        ("keys", of(vec![keys])),
+        ("one value", of(vec![format!("\"__metadata__\":{{\"a\":\"{}\"}}", "x".repeat(1 << 20))])),
+        ("escapes", of(vec![format!("\"__metadata__\":{{\"a\":\"{}\"}}", "\\n".repeat(1 << 19))])),
+        ("one name", of(vec![format!("\"{}\":{empty}", "n".repeat(1 << 20))])),
+        ("brackets", of(vec![format!("\"a\":{}", "[".repeat(1 << 20) + "]")])),
+        ("no header", 100_000_000_u64.to_le_bytes().iter().chain(b"{").copied().collect()),
+    ]
+}
+
 /// A folder that goes when the test ends.
 pub fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")

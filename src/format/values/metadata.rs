@@ -100,6 +100,45 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Metadata in the making, whose values are in no file: they are kept in memory.
+pub(in crate::format) struct Keeper {
+    metadata: Metadata,
+    bytes: Vec<u8>,
+}
+
+impl Keeper {
+    /// No keys yet.
+    pub fn new() -> Result<Keeper> {
+        let nothing = Source::memory("metadata", Memory::owned(Vec::new()), Mode::Auto)?;
+        Ok(Keeper { metadata: Metadata::new(Arc::new(nothing)), bytes: Vec::new() })
+    }
+
+    /// Adds a key; false if it is there already, or its value is an array of mixed types.
+    pub fn add(&mut self, key: &str, value: &Datum) -> bool {
+        value.keep(&mut self.bytes).is_some_and(|node| self.metadata.push(key, node))
+    }
+
+    /// Adds a key and a string.
+    pub fn add_text(&mut self, key: &str, text: &str) -> bool {
+        let (value_type, count, position) = (ValueType::String, text.len() as u64, self.bytes.len() as u64);
+        let is_new = self.metadata.push(key, Node { value_type, element_type: value_type, count, position });
+        if is_new {
+            self.bytes.extend(text.as_bytes());
+        }
+        is_new
+    }
+
+    /// The metadata; `name` is told in messages.
+    pub fn finish(self, name: &str) -> Result<Metadata> {
+        let Keeper { mut metadata, bytes } = self;
+        let length = bytes.len() as u64;
+        let source = Source::memory(name, Memory::owned(bytes), Mode::Auto)?;
+        metadata.parts = vec![Part { source: Arc::new(source), start: 0, length: 0, read: OnceCell::new() }];
+        metadata.finish(length);
+        Ok(metadata)
+    }
+}
+
 /// Where a value is and what it is: all that is kept of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node {
@@ -143,37 +182,15 @@ const STRING_STRIDE: u64 = 16;
 impl Metadata {
     /// Metadata without keys, whose values will be found in `source`.
     pub(in crate::format) fn new(source: Arc<Source>) -> Metadata {
+        let parts = vec![Part { source, start: 0, length: 0, read: OnceCell::new() }];
         Metadata {
             entries: Vec::new(),
             keys: String::new(),
             index: HashTable::new(),
             hasher: RandomState::default(),
-            parts: vec![Part { source, start: 0, length: 0, read: OnceCell::new() }],
+            parts,
             arrays: RwLock::default(),
         }
-    }
-
-    /// Metadata with values of its own, which are kept in memory; `name` is told in messages. Says which keys were left
-    /// out: those that are there already, and those whose arrays are of mixed types.
-    pub(in crate::format) fn keep(name: &str, entries: Vec<(String, Datum)>) -> Result<(Metadata, Vec<String>)> {
-        let mut bytes = Vec::new();
-        let (mut nodes, mut left_out) = (Vec::with_capacity(entries.len()), Vec::new());
-        for (key, value) in entries {
-            match value.keep(&mut bytes) {
-                Some(node) => nodes.push((key, node)),
-                None => left_out.push(key),
-            }
-        }
-        let length = bytes.len() as u64;
-        let source = Source::memory(name, Memory::owned(bytes), Mode::Auto)?;
-        let mut metadata = Metadata::new(Arc::new(source));
-        for (key, node) in nodes {
-            if !metadata.push(&key, node) {
-                left_out.push(key);
-            }
-        }
-        metadata.finish(length);
-        Ok((metadata, left_out))
     }
 
     /// Adds a key whose value is all that a source holds, as a string; its bytes are looked at when they are asked for.

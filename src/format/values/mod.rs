@@ -8,6 +8,7 @@ mod strings;
 pub use cursor::Cursor;
 pub use datum::Datum;
 pub(super) use datum::encode_string;
+pub(super) use metadata::Keeper;
 pub use metadata::{Array, Metadata, Node, Value};
 
 /// The reference reader's limits for strings and arrays.
