@@ -9,6 +9,7 @@ mod index;
 mod json;
 mod place;
 mod read;
+pub mod write;
 
 use std::sync::Arc;
 
