@@ -133,6 +133,25 @@ fn info_tells_layers_and_tensors() {
 }
 
 #[test]
+fn info_tells_a_folder_of_safetensors() {
+    use pml::format::safetensors::write::HeaderWriter;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut header = HeaderWriter::new();
+    header.add_tensor("model.layers.0.mlp.weight", Dtype::BF16, &[2, 3]).expect("a tensor");
+    let mut data = header.create(&folder.path().join("model.safetensors")).expect("a file");
+    data.leave_hole().and_then(|()| data.finish()).expect("a whole file");
+    std::fs::write(folder.path().join("config.json"), r#"{"model_type":"llama"}"#).expect("settings");
+    let path = folder.path().to_str().expect("text");
+    let info = json(&["info", path]);
+    assert_eq!((text(&info, "format"), &info["version"]), ("safetensors", &Value::Null));
+    assert_eq!(info["architecture"], "llama");
+    assert_eq!(text(&list(&info, "tensors")[0], "dtype"), "BF16");
+    let printed = succeed(&["info", path]);
+    assert!(printed.starts_with("format        safetensors\n"), "{printed}");
+}
+
+#[test]
 fn info_shortens_metadata_unless_told_otherwise() {
     let folder = Folder::new();
     let path = folder.tiny();
