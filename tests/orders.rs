@@ -141,6 +141,121 @@ fn bert_by_the_names_of_hugging_face() {
 }
 
 #[test]
+fn sentence_transformers() {
+    let names = [
+        "embeddings.LayerNorm.weight",
+        "embeddings.position_embeddings.weight",
+        "embeddings.position_ids",
+        "embeddings.word_embeddings.weight",
+        "encoder.layer.0.attention.self.query.weight",
+        "encoder.layer.1.attention.self.query.weight",
+        "encoder.layer.10.output.dense.bias",
+        "pooler.dense.bias",
+        "pooler.dense.weight",
+    ];
+    let blocks = ["encoder.layer.0", "encoder.layer.1", "encoder.layer.10"];
+    check(&names, "bert", &[&["token_embd"][..], &blocks, &["pooler.dense"]].concat());
+    assert_eq!(members(&model(&names, "bert", Options::default()), "token_embd").len(), 4);
+}
+
+#[test]
+fn gpt_2_and_its_kin() {
+    for root in ["", "transformer."] {
+        let names =
+            ["h.0.attn.c_attn.weight", "h.0.attn.bias", "h.10.ln_1.bias", "h.9.ln_1.bias", "ln_f.bias", "wpe.weight"];
+        let mut names = names.map(|name| format!("{root}{name}")).to_vec();
+        names.insert(0, "lm_head.weight".to_owned());
+        names.push(format!("{root}wte.weight"));
+        let blocks = [0, 9, 10].map(|block| format!("{root}h.{block}"));
+        let blocks = blocks.each_ref().map(String::as_str);
+        check(&names, "gpt2", &[&["token_embd"][..], &blocks, &["output"]].concat());
+    }
+    let falcon = ["lm_head", "transformer.h.0.mlp.up", "transformer.ln_f", "transformer.word_embeddings"];
+    check_modules(&falcon, &["token_embd", "transformer.h.0", "output"]);
+}
+
+#[test]
+fn opt() {
+    let names = [
+        "lm_head",
+        "model.decoder.embed_positions",
+        "model.decoder.embed_tokens",
+        "model.decoder.final_layer_norm",
+        "model.decoder.layers.0.fc1",
+        "model.decoder.layers.10.fc1",
+        "model.decoder.layers.9.fc1",
+    ];
+    let before = ["model.decoder.embed_positions", "model.decoder.embed_tokens"];
+    let blocks = ["model.decoder.layers.0", "model.decoder.layers.9", "model.decoder.layers.10"];
+    check_modules(&names, &[&before[..], &blocks, &["model.decoder.final_layer_norm", "output"]].concat());
+}
+
+#[test]
+fn weights_that_are_quantised_by_others() {
+    let names = [
+        "lm_head.weight",
+        "lm_head.weight_scale",
+        "model.embed_tokens.weight",
+        "model.layers.0.mlp.experts.0.up_proj.weight_scale_inv",
+        "model.layers.0.mlp.gate.e_score_correction_bias",
+        "model.layers.0.self_attn.q_proj.qweight",
+        "model.layers.0.self_attn.q_proj.g_idx",
+        "model.norm.weight",
+    ];
+    check(&names, "deepseek_v3", &["token_embd", "model.layers.0", "output"]);
+}
+
+#[test]
+fn clip_by_the_names_of_hugging_face() {
+    let modules = [
+        "text_model.embeddings.token_embedding",
+        "text_model.encoder.layers.0.mlp",
+        "text_model.encoder.layers.1.mlp",
+        "text_model.final_layer_norm",
+        "text_projection",
+        "vision_model.embeddings.patch_embedding",
+        "vision_model.encoder.layers.1.mlp",
+        "vision_model.encoder.layers.0.mlp",
+        "vision_model.post_layernorm",
+        "vision_model.pre_layrnorm",
+        "visual_projection",
+    ];
+    let vision = [
+        "vision_model.embeddings.patch_embedding",
+        "vision_model.pre_layrnorm",
+        "vision_model.encoder.layers.0",
+        "vision_model.encoder.layers.1",
+        "vision_model.post_layernorm",
+    ];
+    let loader = order_of(&model(&modules.map(|module| format!("{module}.weight")), "clip", Options::default()));
+    assert_eq!(loader[..5], vision);
+    let place = |name| loader.iter().position(|layer| layer == name).expect(name);
+    assert_eq!(place("token_embd"), 5);
+    assert!(place("text_model.encoder.layers.0") < place("text_model.encoder.layers.1"));
+    assert!(place("text_model.encoder.layers.1") < place("output"));
+}
+
+#[test]
+fn speech_by_the_names_of_hugging_face() {
+    let modules = [
+        "lm_head",
+        "wav2vec2.encoder.layer_norm",
+        "wav2vec2.encoder.layers.1.attention",
+        "wav2vec2.encoder.layers.0.attention",
+        "wav2vec2.encoder.pos_conv_embed.conv",
+        "wav2vec2.feature_extractor.conv_layers.0.conv",
+        "wav2vec2.feature_extractor.conv_layers.1.conv",
+        "wav2vec2.feature_projection.projection",
+    ];
+    let order = order_of(&model(&modules.map(|module| format!("{module}.weight")), "wav2vec2", Options::default()));
+    let place = |name| order.iter().position(|layer| layer == name).expect(name);
+    assert!(place("wav2vec2.encoder.layers.0") < place("wav2vec2.encoder.layers.1"));
+    assert!(place("wav2vec2.feature_extractor.conv_layers.0") < place("wav2vec2.feature_extractor.conv_layers.1"));
+    assert!(place("wav2vec2.feature_extractor.conv_layers.1") < place("wav2vec2.encoder.layers.0"), "{order:?}");
+    assert_eq!(order.last().map(String::as_str), Some("output"));
+}
+
+#[test]
 fn t5() {
     let names = [
         "token_embd.weight",
