@@ -3,6 +3,7 @@
 
 mod arguments;
 mod completions;
+mod convert;
 mod demo;
 mod devices;
 mod hash;
@@ -23,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 use output::{Failure, Output};
 
-/// Looks into model files, loads them as an engine would, checks them and writes synthetic ones.
+/// Looks into model files, loads them as an engine would, checks and converts them and writes synthetic ones.
 #[derive(Parser)]
 #[command(name = "pml", version, max_term_width = 100)]
 #[command(after_help = "Exit status: 0 success; 1 failure, told in one line on standard error; 2 wrong usage.")]
@@ -37,6 +38,7 @@ enum Command {
     Info(info::Arguments),
     Load(load::Arguments),
     Demo(demo::Arguments),
+    Convert(convert::Arguments),
     Verify(verify::Arguments),
     Hash(hash::Arguments),
     Devices(devices::Arguments),
@@ -65,6 +67,7 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<(), Failure> {
         Command::Info(arguments) => info::run(arguments, out),
         Command::Load(arguments) => load::run(arguments, out),
         Command::Demo(arguments) => demo::run(arguments, out),
+        Command::Convert(arguments) => convert::run(arguments, out),
         Command::Verify(arguments) => verify::run(arguments, out),
         Command::Hash(arguments) => hash::run(arguments, out),
         Command::Devices(arguments) => devices::run(arguments, out),

@@ -5,13 +5,19 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::error::{Error, Result, path_text};
 use crate::io::os;
 
 const BUFFER_BYTES: usize = 1 << 20;
+
+/// What the names of files begin and end with that are not whole yet.
+pub const TEMPORARY_PREFIX: &str = ".pml-";
+/// See above.
+pub const TEMPORARY_SUFFIX: &str = ".part";
 
 /// Takes the tensors' bytes, in the order in which they were added.
 pub struct DataWriter {
@@ -25,33 +31,127 @@ pub struct DataWriter {
     end: u64,
 }
 
-impl DataWriter {
-    /// Writes the headers to a new file beside `path`, which takes that name when the data is finished. The first tensor
-    /// and each further one begins at a multiple of `alignment`.
-    pub(super) fn create(path: &Path, header: &[u8], sizes: Vec<u64>, alignment: u64) -> Result<DataWriter> {
+/// What a file will look like: its headers, and where the bytes of each tensor go behind them.
+pub struct Layout {
+    header: Vec<u8>,
+    sizes: Vec<u64>,
+    positions: Box<[u64]>,
+    alignment: u64,
+    end: u64,
+}
+
+impl Layout {
+    /// The first tensor and each further one begins at a multiple of `alignment`.
+    pub(super) fn new(header: Vec<u8>, sizes: Vec<u64>, alignment: u64) -> Result<Layout> {
+        let mut end = (header.len() as u64).next_multiple_of(alignment);
+        let mut positions = Vec::with_capacity(sizes.len());
+        for size in &sizes {
+            positions.push(end);
+            // Positions in files are signed.
+            end = size
+                .checked_next_multiple_of(alignment)
+                .and_then(|padded| end.checked_add(padded))
+                .filter(|end| i64::try_from(*end).is_ok())
+                .ok_or_else(|| {
+                    let bytes: u128 = sizes.iter().copied().map(u128::from).sum();
+                    Error::argument("shape", format_args!("{bytes} bytes in all"), "less than 2^63 with the headers")
+                })?;
+        }
+        Ok(Layout { header, sizes, positions: positions.into(), alignment, end })
+    }
+
+    /// Where each tensor begins, in the order in which they were added.
+    pub fn positions(&self) -> &[u64] {
+        &self.positions
+    }
+
+    /// Where the first tensor begins, or would.
+    pub fn data_start(&self) -> u64 {
+        self.positions.first().copied().unwrap_or(self.end)
+    }
+
+    /// The headers.
+    pub fn header(&self) -> &[u8] {
+        &self.header
+    }
+
+    /// The bytes of the whole file.
+    pub fn file_bytes(&self) -> u64 {
+        self.end
+    }
+}
+
+/// A new file beside those of a folder, which goes unless it is given a name.
+fn temporary_in(folder: &Path) -> std::io::Result<NamedTempFile> {
+    tempfile::Builder::new()
+        // Of a fixed length, so that any name that the file system takes can be written.
+        .prefix(TEMPORARY_PREFIX)
+        .suffix(TEMPORARY_SUFFIX)
+        // As any new file, less the process's umask; the default would let nobody else read the model.
+        .permissions(os::new_file_permissions())
+        .tempfile_in(folder)
+}
+
+/// Takes the tensors' bytes in any order, from several threads at once.
+pub struct PlacedWriter {
+    file: File,
+    /// Until it is given its name.
+    temporary: Mutex<Option<TempPath>>,
+    path: PathBuf,
+    end: u64,
+}
+
+impl PlacedWriter {
+    /// Writes the headers to a new file beside `path`, which takes that name when it is finished.
+    pub fn create(path: &Path, layout: &Layout) -> Result<PlacedWriter> {
         let failed = |error: std::io::Error| Error::from_io(&path_text(path), "create", &error);
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let data_start = (header.len() as u64).next_multiple_of(alignment);
-        let data_bytes = padded_sum(&sizes, alignment);
-        // Positions in files are signed.
-        let end = data_bytes
-            .and_then(|bytes| data_start.checked_add(bytes))
-            .filter(|end| i64::try_from(*end).is_ok())
-            .ok_or_else(|| {
-                let found =
-                    data_bytes.map_or("2^64 bytes and more".to_owned(), |bytes| format!("{bytes} bytes in all"));
-                Error::argument("shape", found, "less than 2^63 with the headers")
-            })?;
-        let file = tempfile::Builder::new()
-            // Of a fixed length, so that any name that the file system takes can be written.
-            .prefix(".pml-")
-            .suffix(".part")
-            // As any new file, less the process's umask; the default would let nobody else read the model.
-            .permissions(os::new_file_permissions())
-            .tempfile_in(folder)
-            .map_err(failed)?;
+        let (file, temporary) = temporary_in(folder_of(path)).map_err(failed)?.into_parts();
+        let writer =
+            PlacedWriter { file, temporary: Mutex::new(Some(temporary)), path: path.to_owned(), end: layout.end };
+        writer.write_at(&layout.header, 0)?;
+        Ok(writer)
+    }
+
+    /// The file, for whoever locks it.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The bytes of the whole file.
+    pub fn file_bytes(&self) -> u64 {
+        self.end
+    }
+
+    /// Writes bytes to where they belong.
+    pub fn write_at(&self, bytes: &[u8], position: u64) -> Result<()> {
+        os::write_at(&self.file, bytes, position).map_err(|error| self.failed(&error))
+    }
+
+    /// Gives the file its name, once every byte of it was written.
+    pub fn finish(&self) -> Result<()> {
+        // Padding at the end has no byte behind it.
+        self.file.set_len(self.end).and_then(|()| self.file.sync_all()).map_err(|error| self.failed(&error))?;
+        let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(temporary) = temporary {
+            temporary.persist(&self.path).map_err(|error| self.failed(&error.error))?;
+        }
+        sync_folder(&self.path).map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Error {
+        Error::from_io(&path_text(&self.path), "write", error)
+    }
+}
+
+impl DataWriter {
+    /// Writes the headers to a new file beside `path`, which takes that name when the data is finished.
+    pub(super) fn create(path: &Path, layout: Layout) -> Result<DataWriter> {
+        let failed = |error: std::io::Error| Error::from_io(&path_text(path), "create", &error);
+        let file = temporary_in(folder_of(path)).map_err(failed)?;
         let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
-        out.write_all(header).map_err(failed)?;
+        let data_start = layout.data_start();
+        let Layout { header, sizes, alignment, end, .. } = layout;
+        out.write_all(&header).map_err(failed)?;
         out.seek(SeekFrom::Start(data_start)).map_err(failed)?;
         Ok(DataWriter { out, path: path.to_owned(), sizes: sizes.into(), written: 0, alignment, end })
     }
@@ -120,12 +220,10 @@ impl DataWriter {
 }
 
 /// A new name lasts when its folder is on the disk.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+pub fn sync_folder(path: &Path) -> std::io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
 }
 
-/// The bytes of tensors with the padding behind each.
-fn padded_sum(sizes: &[u64], alignment: u64) -> Option<u64> {
-    sizes.iter().try_fold(0_u64, |sum, size| sum.checked_add(size.checked_next_multiple_of(alignment)?))
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

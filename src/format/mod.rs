@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub(crate) use catalogue::Refused;
 pub use catalogue::{Catalogue, TensorInfo, TensorTable};
+pub(crate) use data::{Layout, PlacedWriter, TEMPORARY_PREFIX, TEMPORARY_SUFFIX};
 pub use gguf::shard_path;
 use shards::{Found, Shard};
 pub use values::{Array, Metadata, Node, Value, ValueType};
@@ -44,7 +45,7 @@ impl Format {
     }
 
     /// Its name in a sentence.
-    const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Format::Gguf => "GGUF",
             Format::Safetensors => "safetensors",

@@ -135,6 +135,12 @@ impl Source {
         self.size
     }
 
+    /// What tells its file from others, and from itself before it was changed; `None` where it is no file.
+    pub(crate) fn identity(&self) -> Option<os::Identity> {
+        let Backing::File(open) = &self.backing else { return None };
+        os::identity(&open.file).ok()
+    }
+
     /// What its readers did so far.
     pub fn counters(&self) -> &Counters {
         &self.counters

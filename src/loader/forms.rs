@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Rules;
+use super::export::Writing;
 use crate::error::{Error, Result, quoted};
 use crate::format::{Refused, TensorInfo, TensorTable};
 use crate::tensor::Dtype;
@@ -36,6 +37,8 @@ pub struct Forms {
     transforms: Box<[Transform]>,
     /// Nanoseconds that transforms took.
     clock: Arc<AtomicU64>,
+    /// Where what comes of stored tensors is kept as it is made.
+    writing: Option<Arc<Writing>>,
 }
 
 /// One delivered tensor.
@@ -66,6 +69,8 @@ pub struct Origin<'a> {
     pub is_scales: bool,
     /// Where the time that it takes is counted, in nanoseconds.
     pub clock: &'a Arc<AtomicU64>,
+    /// Where what comes of it is kept besides.
+    pub writing: Option<&'a Arc<Writing>>,
 }
 
 impl Forms {
@@ -93,7 +98,8 @@ impl Forms {
         let Making { mut delivered, forms, transforms, .. } = made;
         delivered.shrink();
         let stored = std::mem::replace(tensors, delivered);
-        Ok(Some(Forms { stored, delivered: forms.into(), transforms: transforms.into(), clock: Arc::default() }))
+        let (delivered, transforms) = (forms.into(), transforms.into());
+        Ok(Some(Forms { stored, delivered, transforms, clock: Arc::default(), writing: None }))
     }
 
     /// The tensors as they are stored.
@@ -120,7 +126,8 @@ impl Forms {
             Part::Scales(transform) => (transform, true),
         };
         let (index, transform) = (index as usize, &self.transforms[transform as usize]);
-        Some(Origin { stored: self.stored.at(index), index, transform, is_scales, clock: &self.clock })
+        let (stored, clock, writing) = (self.stored.at(index), &self.clock, self.writing.as_ref());
+        Some(Origin { stored, index, transform, is_scales, clock, writing })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::forms::Origin;
 use crate::io::Source;
-use crate::transfer::{Chunk, Destination, Marks, SLOT_BYTES, Transformed};
+use crate::transfer::{Chunk, Destination, Marks, SLOT_BYTES, Transformed, Witness};
 
 /// Where what comes of a stored tensor goes.
 pub struct Way<'a> {
@@ -54,6 +54,12 @@ impl Way<'_> {
         }
     }
 
+    /// Who keeps what comes of so many units, where somebody does.
+    fn witness(&self, units: &Range<u64>) -> Option<Box<dyn Witness>> {
+        let seen = self.origin.writing?.witness(&self.origin, units)?;
+        Some(Box::new(seen))
+    }
+
     /// Where so many units go.
     pub fn destination(&self, units: &Range<u64>) -> Destination {
         let unit = self.origin.transform.unit();
@@ -69,6 +75,7 @@ impl Way<'_> {
             marks: self.marks.cloned(),
             zeros: if is_last { self.padding } else { 0 },
             clock: self.origin.clock.clone(),
+            witness: self.witness(units),
         }))
     }
 }

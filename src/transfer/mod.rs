@@ -25,7 +25,7 @@ pub use lane::Lane;
 pub use marks::Marks;
 pub use staged::{Placed, Route};
 pub use staging::{SLOT_BYTES, SMALL_SLOT_BYTES, taken as staging_taken};
-pub use transformed::Transformed;
+pub use transformed::{Transformed, Witness};
 pub use watch::Then;
 pub use workers::{Errand, MAX_WORKERS, Queue, default_workers, run_errands};
 

@@ -15,6 +15,18 @@ use super::{Chunk, Marks};
 use crate::error::Result;
 use crate::transform::{Transform, Unit};
 
+/// Sees what comes of a chunk, piece by piece as it is made. A chunk that is carried again is seen again.
+pub trait Witness: Send + Sync {
+    /// Data, so many bytes behind those of the chunk's first unit.
+    fn data(&self, at: u64, bytes: &[u8]);
+
+    /// Scales, so many bytes behind those of the chunk's first unit.
+    fn scales(&self, at: u64, bytes: &[u8]);
+
+    /// All of the chunk was seen.
+    fn whole(&self);
+}
+
 /// How a chunk of whole units is transformed, and where its first unit goes.
 pub struct Transformed {
     /// What becomes of it.
@@ -29,6 +41,8 @@ pub struct Transformed {
     pub zeros: usize,
     /// Nanoseconds that transforms took.
     pub clock: Arc<AtomicU64>,
+    /// Who sees data and scales too, those also that nobody else wants.
+    pub witness: Option<Box<dyn Witness>>,
 }
 
 impl Transformed {
@@ -51,11 +65,34 @@ impl Transformed {
         self.scales.map_or(0, |_| units * self.unit().scales)
     }
 
+    /// Shows what was made of some units, from the chunk's one of this number on.
+    fn show(&self, unit: usize, data: &[u8], scales: &[u8]) {
+        let Some(witness) = &self.witness else { return };
+        witness.data((unit * self.unit().output) as u64, data);
+        if !scales.is_empty() {
+            witness.scales((unit * self.unit().scales) as u64, scales);
+        }
+    }
+
     fn timed<T>(&self, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let result = work();
         self.clock.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         result
+    }
+}
+
+/// The memory for some units: a part of what is wanted of them all, or what holds no more at once.
+fn part<'a>(
+    wanted: &'a mut [u8],
+    unwanted: Option<&'a mut [u8]>,
+    first: usize,
+    units: usize,
+    bytes: usize,
+) -> &'a mut [u8] {
+    match unwanted {
+        Some(unwanted) => &mut unwanted[..units * bytes],
+        None => &mut wanted[first * bytes..(first + units) * bytes],
     }
 }
 
@@ -86,6 +123,9 @@ impl Chunk {
             }
         } else {
             self.carry_units(way, units)?;
+        }
+        if let Some(witness) = &way.witness {
+            witness.whole();
         }
         let Some(marks) = &way.marks else { return Ok(()) };
         for (first, bytes) in [(way.data, way.data_bytes(units)), (way.scales, way.scales_bytes(units))] {
@@ -126,20 +166,17 @@ impl Chunk {
         let unit = way.unit();
         let step = SCRATCH_BYTES / unit.input.max(unit.output).max(unit.scales);
         let mut scratch = Scratch::take();
-        let mut unwanted = (data.is_empty() || scales.is_empty()).then(Scratch::take);
+        let mut unwanted_data = data.is_empty().then(Scratch::take);
+        let mut unwanted_scales = (scales.is_empty() && unit.scales > 0).then(Scratch::take);
         let mut done = 0;
         while done < units {
             let count = step.min(units - done);
             let input = &mut scratch[..count * unit.input];
             self.read(input, self.offset + ((first + done) * unit.input) as u64)?;
-            let unwanted = unwanted.as_deref_mut().unwrap_or_default();
-            let wanted = |range: usize| done * range..(done + count) * range;
-            let (data, scales) = match (data.is_empty(), scales.is_empty()) {
-                (true, _) => (&mut unwanted[..count * unit.output], &mut scales[wanted(unit.scales)]),
-                (false, true) => (&mut data[wanted(unit.output)], &mut unwanted[..count * unit.scales]),
-                (false, false) => (&mut data[wanted(unit.output)], &mut scales[wanted(unit.scales)]),
-            };
+            let data = part(data, unwanted_data.as_deref_mut(), done, count, unit.output);
+            let scales = part(scales, unwanted_scales.as_deref_mut(), done, count, unit.scales);
             way.timed(|| way.transform.apply(input, data, scales));
+            way.show(first + done, data, scales);
             done += count;
         }
         Ok(())
@@ -159,22 +196,33 @@ impl Chunk {
             largest.push(way.timed(|| way.transform.largest(input)));
         }
         let largest = Transform::largest_of(&largest);
+        let scale = Transform::scale(largest);
+        way.show(row, &[], &scale);
         if let Some(into) = place(way.scales, row * unit.scales) {
             deliver(way, into, unit.scales, |memory| {
-                memory.copy_from_slice(&Transform::scale(largest));
+                memory.copy_from_slice(&scale);
                 Ok(())
             })?;
         }
-        let Some(data) = place(way.data, row * unit.output) else { return Ok(()) };
+        let data = place(way.data, row * unit.output);
+        let mut unwanted = (data.is_none() && way.witness.is_some()).then(Scratch::take);
         for first in (0..parts).step_by(step) {
-            let count = step.min(parts - first);
-            let into = place(Some(data), first * part.output).unwrap_or(data);
-            deliver(way, into, count * part.output, |memory| {
+            let (count, at) = (step.min(parts - first), first * part.output);
+            let bytes = count * part.output;
+            let mut make = |memory: &mut [u8]| {
                 let input = &mut scratch[..count * part.input];
                 self.read(input, offset + (first * part.input) as u64)?;
                 way.timed(|| way.transform.apply_part(largest, input, memory));
+                if let Some(witness) = &way.witness {
+                    witness.data((row * unit.output + at) as u64, memory);
+                }
                 Ok(())
-            })?;
+            };
+            match (place(data, at), &mut unwanted) {
+                (Some(into), _) => deliver(way, into, bytes, make)?,
+                (None, Some(unwanted)) => make(&mut unwanted[..bytes])?,
+                (None, None) => break,
+            }
         }
         Ok(())
     }

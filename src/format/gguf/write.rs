@@ -7,8 +7,9 @@ use std::path::Path;
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_RANK};
 use crate::error::{Error, Result, quoted};
 pub use crate::format::data::DataWriter;
+use crate::format::data::Layout;
 pub use crate::format::values::Datum;
-use crate::format::values::{MAX_ARRAY_DEPTH, encode_string};
+use crate::format::values::{MAX_ARRAY_DEPTH, Value, ValueType, encode_string};
 use crate::tensor::Dtype;
 
 /// The version written.
@@ -49,32 +50,48 @@ impl HeaderWriter {
     /// Adds a key and its value, or nothing where they are refused. `general.alignment` has to come before the first
     /// tensor.
     pub fn add(&mut self, key: &str, value: &Datum) -> Result<()> {
-        check_name("key", key, MAX_KEY_BYTES)?;
-        if self.keys.contains(key) {
-            return Err(Error::argument("key", format_args!("{} a second time", quoted(key)), "each key once"));
-        }
+        self.check_key(key)?;
         if value.depth() > MAX_ARRAY_DEPTH {
             let found = format!("{} arrays inside one another for {}", value.depth(), quoted(key));
             return Err(Error::argument("value", found, format_args!("at most {MAX_ARRAY_DEPTH}")));
         }
-        let mut encoded = (value.value_type() as u32).to_le_bytes().to_vec();
+        let mut encoded = Vec::new();
         value.encode(&mut encoded).ok_or_else(|| {
             let found = format!("an array of mixed types for {}", quoted(key));
             Error::argument("value", found, "elements of one type")
         })?;
+        self.put(key, value.value_type(), &encoded)
+    }
+
+    /// Adds a key and its value as another file has it.
+    pub(crate) fn carry(&mut self, key: &str, value: &Value<'_>) -> Result<()> {
+        self.check_key(key)?;
+        let mut encoded = Vec::new();
+        value.encode(&mut encoded)?;
+        self.put(key, value.value_type(), &encoded)
+    }
+
+    fn check_key(&self, key: &str) -> Result<()> {
+        check_name("key", key, MAX_KEY_BYTES)?;
+        if self.keys.contains(key) {
+            return Err(Error::argument("key", format_args!("{} a second time", quoted(key)), "each key once"));
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, key: &str, value_type: ValueType, encoded: &[u8]) -> Result<()> {
         if key == ALIGNMENT_KEY {
-            match value {
-                Datum::U32(alignment) if alignment.is_power_of_two() && self.sizes.is_empty() => {
-                    self.alignment = u64::from(*alignment);
-                }
-                other => {
-                    let expected = "a u32 that is a power of two, before the first tensor";
-                    return Err(Error::argument("value", format_args!("{other:?} for {ALIGNMENT_KEY}"), expected));
-                }
-            }
+            let number = encoded.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+            let number = number.filter(|number| value_type == ValueType::U32 && number.is_power_of_two());
+            let Some(alignment) = number.filter(|_| self.sizes.is_empty()) else {
+                let found = format!("{} {encoded:?} for {ALIGNMENT_KEY}", value_type.name());
+                return Err(Error::argument("value", found, "a u32 that is a power of two, before the first tensor"));
+            };
+            self.alignment = alignment.into();
         }
         self.keys.insert(key.to_owned());
         encode_string(&mut self.encoded_keys, key);
+        self.encoded_keys.extend((value_type as u32).to_le_bytes());
         self.encoded_keys.extend(encoded);
         Ok(())
     }
@@ -111,7 +128,12 @@ impl HeaderWriter {
 
     /// Writes the headers to a new file beside `path`, which takes that name when the data is finished.
     pub fn create(self, path: &Path) -> Result<DataWriter> {
-        DataWriter::create(path, &self.encode(), self.sizes, self.alignment)
+        DataWriter::create(path, self.layout()?)
+    }
+
+    /// What the file will look like.
+    pub(crate) fn layout(self) -> Result<Layout> {
+        Layout::new(self.encode(), self.sizes, self.alignment)
     }
 
     /// The headers, without the padding behind them.

@@ -97,6 +97,7 @@ fn with_metadata(mut found: Found, mut metadata: Keeper, beside: Beside) -> Resu
     let Beside { architecture, values, texts, remarks } = beside;
     (found.architecture, found.remarks) = (architecture, remarks);
     let mut left_out = Vec::new();
+    metadata.end_own_keys();
     for (key, value) in values {
         if !metadata.add(&key, &value) {
             left_out.push(key);

@@ -8,6 +8,7 @@ use super::place::bytes_of;
 use super::{DTYPES, LENGTH_BYTES, MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_RANK, METADATA_KEY};
 use crate::error::{Error, Result, quoted};
 pub use crate::format::data::DataWriter;
+use crate::format::data::Layout;
 use crate::tensor::Dtype;
 
 /// Collects what the header will say.
@@ -68,13 +69,18 @@ impl HeaderWriter {
 
     /// Writes the header to a new file beside `path`, which takes that name when the data is finished.
     pub fn create(self, path: &Path) -> Result<DataWriter> {
+        DataWriter::create(path, self.layout()?)
+    }
+
+    /// What the file will look like.
+    pub(crate) fn layout(self) -> Result<Layout> {
         let header = self.header();
         let length = header.len() as u64 - LENGTH_BYTES;
         if length > MAX_HEADER_BYTES {
             let expected = format!("at most {MAX_HEADER_BYTES}");
             return Err(Error::argument("name", format_args!("a header of {length} bytes"), expected));
         }
-        DataWriter::create(path, &header, self.sizes, 1)
+        Layout::new(header, self.sizes, 1)
     }
 
     /// The length and the JSON, with spaces up to a multiple of 8.

@@ -118,6 +118,11 @@ impl Keeper {
         value.keep(&mut self.bytes).is_some_and(|node| self.metadata.push(key, node))
     }
 
+    /// Notes that all further keys stand in files beside the model's own.
+    pub fn end_own_keys(&mut self) {
+        self.metadata.own_keys = self.metadata.len();
+    }
+
     /// Adds a key and a string.
     pub fn add_text(&mut self, key: &str, text: &str) -> bool {
         let (value_type, count, position) = (ValueType::String, text.len() as u64, self.bytes.len() as u64);
@@ -162,6 +167,8 @@ pub struct Metadata {
     /// What positions lead into, each behind the one before.
     parts: Vec<Part>,
     arrays: RwLock<HashMap<u64, Arc<ArrayIndex>>>,
+    /// How many keys stand in the model's own file; those behind them stand in files beside it.
+    own_keys: usize,
 }
 
 struct Entry {
@@ -190,6 +197,7 @@ impl Metadata {
             hasher: RandomState::default(),
             parts,
             arrays: RwLock::default(),
+            own_keys: usize::MAX,
         }
     }
 
@@ -235,6 +243,11 @@ impl Metadata {
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// How many of them, the first ones, stand in the model's own file. The others stand in files beside it.
+    pub fn own_keys(&self) -> usize {
+        self.own_keys.min(self.len())
     }
 
     /// Whether there are none.

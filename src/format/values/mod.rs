@@ -2,6 +2,7 @@
 
 mod cursor;
 mod datum;
+mod encode;
 mod metadata;
 mod strings;
 

@@ -15,7 +15,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
@@ -69,6 +69,34 @@ pub fn read_once(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize>
             done => return done,
         }
     }
+}
+
+/// Writes all of `bytes` from `offset` on.
+pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    file.write_all_at(bytes, offset)
+}
+
+/// What tells a file from another, and from itself before it was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The device that it is on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was changed last, in nanoseconds since 1970.
+    pub modified: i128,
+    /// How many names it has; none where it was deleted.
+    pub names: u64,
+}
+
+/// The identity of an open file.
+pub fn identity(file: &File) -> io::Result<Identity> {
+    let metadata = file.metadata()?;
+    let modified = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    let (device, inode, size, names) = (metadata.dev(), metadata.ino(), metadata.len(), metadata.nlink());
+    Ok(Identity { device, inode, size, modified, names })
 }
 
 /// Opens the same file once more for direct I/O: its descriptor, not its path, which may name another file by now.
