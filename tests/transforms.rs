@@ -7,6 +7,7 @@ mod wire;
 
 use std::mem::MaybeUninit;
 use std::path::Path;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,8 +15,10 @@ use std::time::Duration;
 use helpers::{Dice, until};
 use pml::Status;
 use pml::format::gguf::write::HeaderWriter;
-use pml::io::Mode;
-use pml::loader::{LayerState, Loader, Options, Recovery, Rules, Strategy, Target, Unload};
+use pml::io::{Mode, Reader, Source};
+use pml::loader::{
+    Allocator, DeviceName, LayerState, Loader, Options, Recovery, Rules, Strategy, Stream, Target, Unload,
+};
 use pml::tensor::Dtype;
 use pml::transform::Transform;
 use wire::Wire;
@@ -55,6 +58,8 @@ fn tensors() -> Vec<Stored> {
         add("positions", Dtype::I32, &[100]);
         add("odd.weight", Dtype::F32, &[3, 17]);
         add("empty.weight", Dtype::F16, &[0, 64]);
+        add("bare.weight", Dtype::F16, &[3, 0]);
+        add("conv.weight", Dtype::F32, &[9, 5, 3, 3]);
     }
     all.push(tensor("output.weight".to_owned(), Dtype::BF16, &[2, LONG_ROW]));
     all
@@ -91,7 +96,8 @@ fn delivered(stored: &Stored, target: Target) -> (Delivered, Option<Delivered>) 
     };
     let own = |dtype, bytes| Delivered { name: stored.name.clone(), dtype, shape: stored.shape.clone(), bytes };
     let way = Transform::new(stored.dtype, target, &stored.shape).ok().flatten();
-    let is_kept = !stored.dtype.has_floats() || (is_small(target) && stored.shape.len() < 2);
+    let has_short_rows = target == Target::Int8 && stored.shape.last().is_some_and(|row| *row < 32);
+    let is_kept = !stored.dtype.has_floats() || (is_small(target) && stored.shape.len() < 2) || has_short_rows;
     let Some(way) = way.filter(|_| !is_kept) else { return (own(stored.dtype, stored.bytes.clone()), None) };
     let units = stored.bytes.len() / way.unit().input;
     let mut bytes = vec![0; units * way.unit().output];
@@ -108,7 +114,7 @@ fn delivered(stored: &Stored, target: Target) -> (Delivered, Option<Delivered>) 
 fn is_small(target: Target) -> bool {
     match target {
         Target::Int8 | Target::Int8Groups => true,
-        Target::Dtype(dtype) => dtype.is_quantized(),
+        Target::Dtype(dtype) => dtype.is_quantized() || [Dtype::F8_E4M3, Dtype::F8_E5M2].contains(&dtype),
         Target::Keep | Target::Auto => false,
     }
 }
@@ -261,6 +267,196 @@ fn whole_tensors_go_into_memory_of_the_engine() {
             assert_eq!(behind, [0xEE; 3], "{}", expected.name);
         }
     }
+}
+
+#[test]
+fn whole_tensors_go_into_memory_of_the_device() {
+    if !doubles::is_on_double() {
+        return;
+    }
+    let (_folder, path, tensors) = model();
+    for target in [Target::Dtype(Dtype::F32), Target::Int8] {
+        let expected = all_delivered(&tensors, target);
+        let loader = Loader::open(&path, Options { dtype: target, ..Options::default() }).unwrap();
+        let handles: Vec<_> = (0..expected.len()).map(|index| loader.tensor_at(index).unwrap()).collect();
+        drop(loader.acquire_layer(0).unwrap());
+        let name = loader.device().unwrap();
+        // A double's memory is the host's.
+        let memory: Vec<NonNull<u8>> =
+            expected.iter().map(|tensor| helpers::give(tensor.bytes.len().max(1), 256, name).unwrap()).collect();
+        let targets: Vec<_> = handles
+            .iter()
+            .zip(&memory)
+            .zip(&expected)
+            .map(|((tensor, memory), expected)| (tensor, *memory, expected.bytes.len()))
+            .collect();
+        // SAFETY: each has memory of its own of so many bytes.
+        unsafe { loader.load_into_device(&targets, Stream::Host) }.unwrap();
+        for (memory, expected) in memory.into_iter().zip(&expected) {
+            // SAFETY: as above; it is given back once.
+            unsafe {
+                let bytes = std::slice::from_raw_parts(memory.as_ptr(), expected.bytes.len());
+                assert!(bytes == expected.bytes, "{}: {}", target.name(), expected.name);
+                helpers::take(memory, expected.bytes.len().max(1), 256, name);
+            }
+        }
+    }
+}
+
+#[test]
+fn zeros_lie_behind_what_is_transformed() {
+    const PADDING: usize = 1000;
+    let (_folder, path, tensors) = model();
+    for (target, keep_original) in
+        [(Target::Dtype(Dtype::F16), true), (Target::Int8, false), (Target::Int8Groups, true)]
+    {
+        let options =
+            Options { dtype: target, keep_original, alignment: 64, tail_padding: PADDING, ..Options::default() };
+        let loader = Loader::open(&path, options).unwrap();
+        for layer in loader.layer_order() {
+            let lease = loader.acquire_layer(layer).unwrap();
+            // A tensor without bytes is nowhere.
+            let pairs = lease.views().zip(lease.copies()).filter(|((_, view), _)| view.bytes > 0);
+            for ((tensor, view), copy) in pairs {
+                let (info, (_, bytes)) = (loader.tensor_at(tensor).unwrap(), copy.unwrap());
+                if let Some(of) = info.info().name.strip_suffix(".original") {
+                    let stored = tensors.iter().find(|tensor| tensor.name == of).unwrap();
+                    assert!(bytes == stored.bytes, "{of}");
+                }
+                assert!(view.data.addr().get().is_multiple_of(64));
+                // SAFETY: so many bytes behind the tensor may be read; a double's memory is the host's.
+                let behind =
+                    unsafe { std::slice::from_raw_parts(view.data.as_ptr().add(view.bytes as usize), PADDING) };
+                assert!(behind.iter().all(|byte| *byte == 0), "{}", info.info().name);
+            }
+        }
+    }
+}
+
+/// Memory that holds anything but zeros before it is written.
+struct Dirty;
+
+// SAFETY: the memory is the system's, or the device's, and goes back once.
+unsafe impl Allocator for Dirty {
+    fn allocate(&self, bytes: usize, alignment: usize, device: DeviceName) -> Option<NonNull<u8>> {
+        let memory = helpers::give(bytes, alignment, device)?;
+        // SAFETY: it is so long; a double's memory is the host's.
+        unsafe { memory.as_ptr().write_bytes(0xEE, bytes) };
+        Some(memory)
+    }
+
+    unsafe fn deallocate(&self, memory: NonNull<u8>, bytes: usize, alignment: usize, device: DeviceName) {
+        // SAFETY: the caller's promise.
+        unsafe { helpers::take(memory, bytes, alignment, device) };
+    }
+}
+
+#[test]
+fn memory_of_the_callers_own_serves() {
+    let (_folder, path, tensors) = model();
+    let target = Target::Dtype(Dtype::NF4);
+    let expected = all_delivered(&tensors, target);
+    for tail_padding in [0, 64] {
+        let options = Options { dtype: target, tail_padding, allocator: Some(Arc::new(Dirty)), ..Options::default() };
+        check_all(&Loader::open(&path, options).unwrap(), &expected, "own memory");
+    }
+}
+
+#[test]
+fn the_next_reader_takes_over() {
+    let (_folder, path, tensors) = model();
+    let expected = all_delivered(&tensors, Target::Int8);
+    let wire = Wire::new(&path);
+    wire.failing.store(3, Ordering::SeqCst);
+    let source = Source::custom_with_fallbacks("wire", wire.reader(), vec![wire.reader()]);
+    let options = Options { dtype: Target::Int8, recovery: Recovery::Fallback, ..Options::default() };
+    let loader = Loader::open_source(source, options).unwrap();
+    check_all(&loader, &expected, "another reader");
+    assert_eq!(loader.stats().reader_fallbacks, 1);
+}
+
+/// A file of any size, whose bytes are a header and zeros.
+struct Sparse(Vec<u8>, u64);
+
+impl Reader for Sparse {
+    fn size(&self) -> u64 {
+        self.1
+    }
+
+    fn read_at(&self, into: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        into.fill(0);
+        let header = self.0.get(offset as usize..).unwrap_or_default();
+        let count = header.len().min(into.len());
+        into[..count].copy_from_slice(&header[..count]);
+        Ok(into.len())
+    }
+}
+
+#[test]
+fn what_no_memory_could_hold_is_refused() {
+    for (dtype, element, shape) in [
+        ("F8_E4M3", 1, [(1_u64 << 62) + 2, 1]),
+        ("F8_E4M3", 1, [1, 1 << 62]),
+        ("F8_E5M2", 1, [1 << 60, 4]),
+        ("F64", 8, [1 << 30, 1 << 29]),
+        ("F32", 4, [0, 1 << 62]),
+        ("F32", 4, [1 << 62, 0]),
+        ("BF16", 2, [1 << 31, 1 << 29]),
+    ] {
+        let bytes = shape[0] * shape[1] * element;
+        let header =
+            format!(r#"{{"w":{{"dtype":"{dtype}","shape":[{},{}],"data_offsets":[0,{bytes}]}}}}"#, shape[0], shape[1]);
+        let start = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        for target in Target::all() {
+            let size = start.len() as u64 + bytes;
+            let source = Source::custom("sparse", Box::new(Sparse(start.clone(), size)));
+            let mut rules = Rules::new();
+            rules.dtype("w", target).unwrap();
+            match Loader::open_source(source, Options { rules, ..Options::default() }) {
+                Ok(loader) => {
+                    let total = loader.catalogue().tensors().iter().try_fold(0_u64, |sum, tensor| {
+                        let elements =
+                            tensor.shape.iter().try_fold(1_u64, |all, length| all.checked_mul(*length as u64))?;
+                        assert_eq!(tensor.dtype.bytes(elements), Some(tensor.bytes), "{}", tensor.name);
+                        sum.checked_add(tensor.bytes)
+                    });
+                    assert_eq!(total, Some(loader.stats().total_bytes));
+                    assert!(total.is_some_and(|total| isize::try_from(total).is_ok()));
+                }
+                Err(error) => assert_eq!(error.status(), Status::Unsupported, "{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_long_row_is_read_in_part_without_all_of_it() {
+    let elements = 1_u64 << 40;
+    let header = format!(r#"{{"w":{{"dtype":"BF16","shape":[1,{elements}],"data_offsets":[0,{}]}}}}"#, 2 * elements);
+    let start = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    let source = Source::custom("sparse", Box::new(Sparse(start, 2 * elements + 8 + header.len() as u64)));
+    let options = Options { dtype: Target::Dtype(Dtype::F32), ..Options::default() };
+    let loader = Loader::open_source(source, options).unwrap();
+    let mut into = [0xEE; 7];
+    loader.tensor("w").unwrap().read(4 * elements - 7, &mut into).unwrap();
+    assert_eq!(into, [0; 7]);
+}
+
+#[test]
+fn names_that_are_taken_leave_tensors_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let tensor =
+        |name: &str| Stored { name: name.to_owned(), dtype: Dtype::F32, shape: vec![2, 64], bytes: vec![1; 512] };
+    write(&path, &[tensor("a.weight"), tensor("a.weight.scales"), tensor("b.weight")]);
+    let loader = Loader::open(&path, Options { dtype: Target::Int8, ..Options::default() }).unwrap();
+    let dtype = |name: &str| loader.tensor(name).unwrap().info().dtype;
+    assert_eq!((dtype("a.weight"), dtype("b.weight")), (Dtype::F32, Dtype::I8));
+    let mut rules = Rules::new();
+    rules.dtype("a.weight", Target::Int8).unwrap();
+    let error = Loader::open(&path, Options { rules, ..Options::default() }).err().unwrap();
+    assert_eq!(error.status(), Status::Unsupported);
+    assert!(error.to_string().contains("a.weight.scales"), "{error}");
 }
 
 #[test]

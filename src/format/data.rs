@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tempfile::{NamedTempFile, TempPath};
 
+use super::folder::folder_of;
 use crate::error::{Error, Result, path_text};
 use crate::io::os;
 
@@ -222,8 +223,4 @@ impl DataWriter {
 /// A new name lasts when its folder is on the disk.
 pub fn sync_folder(path: &Path) -> std::io::Result<()> {
     File::open(folder_of(path))?.sync_all()
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -52,3 +52,8 @@ fn several_models(folder: &Path, format: Format, models: &[String]) -> Error {
         expected: "one; open the one that is wanted by its path".to_owned(),
     }
 }
+
+/// The folder that a file is in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

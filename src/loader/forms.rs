@@ -1,7 +1,8 @@
 //! What each tensor is delivered as, where the caller wants other types than the files have.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Rules;
@@ -15,6 +16,9 @@ use crate::transform::{Target, Transform};
 const SCALES: &str = ".scales";
 /// What its stored bytes are named, where they are kept too.
 const ORIGINAL: &str = ".original";
+
+/// Rows with fewer elements are not scaled each for itself, unless a rule says so.
+const SHORTEST_ROW: i64 = 32;
 
 /// The caller's choice of types.
 pub struct Wishes<'a> {
@@ -37,6 +41,7 @@ pub struct Forms {
     transforms: Box<[Transform]>,
     /// Nanoseconds that transforms took.
     clock: Arc<AtomicU64>,
+    largest: LargestNumbers,
     /// Where what comes of stored tensors is kept as it is made.
     writing: Option<Arc<Writing>>,
 }
@@ -69,8 +74,30 @@ pub struct Origin<'a> {
     pub is_scales: bool,
     /// Where the time that it takes is counted, in nanoseconds.
     pub clock: &'a Arc<AtomicU64>,
+    /// The largest numbers of rows that were read in part.
+    pub largest: &'a LargestNumbers,
     /// Where what comes of it is kept besides.
     pub writing: Option<&'a Arc<Writing>>,
+}
+
+/// The largest number of the row that was read last, for each tensor that is scaled by rows.
+#[derive(Default)]
+pub struct LargestNumbers(Mutex<HashMap<usize, (u64, f32)>>);
+
+impl LargestNumbers {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, (u64, f32)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The largest number of a tensor's row, if it was the last one.
+    pub fn of(&self, tensor: usize, row: u64) -> Option<f32> {
+        self.lock().get(&tensor).filter(|(of, _)| *of == row).map(|(_, largest)| *largest)
+    }
+
+    /// Keeps that of a row.
+    pub fn keep(&self, tensor: usize, row: u64, largest: f32) {
+        self.lock().insert(tensor, (row, largest));
+    }
 }
 
 impl Forms {
@@ -79,7 +106,7 @@ impl Forms {
     pub fn apply(tensors: &mut TensorTable, wishes: &Wishes<'_>) -> Result<Option<Forms>> {
         let mut ways = Vec::new();
         for tensor in tensors.iter() {
-            ways.push(wishes.transform(&tensor)?);
+            ways.push(wishes.transform(&tensor, tensors)?);
         }
         if ways.iter().all(Option::is_none) {
             return Ok(None);
@@ -99,7 +126,14 @@ impl Forms {
         delivered.shrink();
         let stored = std::mem::replace(tensors, delivered);
         let (delivered, transforms) = (forms.into(), transforms.into());
-        Ok(Some(Forms { stored, delivered, transforms, clock: Arc::default(), writing: None }))
+        Ok(Some(Forms {
+            stored,
+            delivered,
+            transforms,
+            clock: Arc::default(),
+            largest: LargestNumbers::default(),
+            writing: None,
+        }))
     }
 
     /// The tensors as they are stored.
@@ -127,20 +161,25 @@ impl Forms {
         };
         let (index, transform) = (index as usize, &self.transforms[transform as usize]);
         let (stored, clock, writing) = (self.stored.at(index), &self.clock, self.writing.as_ref());
-        Some(Origin { stored, index, transform, is_scales, clock, writing })
+        let largest = &self.largest;
+        Some(Origin { stored, index, transform, is_scales, clock, largest, writing })
     }
 }
 
 impl Wishes<'_> {
     /// What becomes of a tensor. A rule that cannot be followed is an error; what is wished of all is done where it can be.
-    fn transform(&self, tensor: &TensorInfo<'_>) -> Result<Option<Transform>> {
+    fn transform(&self, tensor: &TensorInfo<'_>, tensors: &TensorTable) -> Result<Option<Transform>> {
         let by_rule = self.rules.target_of(tensor.name);
         let target = match by_rule.map_or(self.target, |(target, _)| target) {
             Target::Auto if self.lacks_bf16 && tensor.dtype == Dtype::BF16 => Target::Dtype(Dtype::F16),
             target => target,
         };
         let is_for_others = target.is_for_matrices() && tensor.shape.len() < 2;
-        if by_rule.is_none() && (is_for_others || !tensor.dtype.has_floats()) {
+        // Their scales would take more than is won.
+        let has_short_rows = target == Target::Int8 && tensor.shape.last().is_some_and(|row| *row < SHORTEST_ROW);
+        let is_left =
+            is_for_others || has_short_rows || !tensor.dtype.has_floats() || self.has_no_name(tensor, tensors);
+        if by_rule.is_none() && is_left {
             return Ok(None);
         }
         match (Transform::new(tensor.dtype, target, tensor.shape), by_rule) {
@@ -155,6 +194,14 @@ impl Wishes<'_> {
     }
 }
 
+impl Wishes<'_> {
+    /// Whether other tensors have the names of what comes besides.
+    fn has_no_name(&self, tensor: &TensorInfo<'_>, tensors: &TensorTable) -> bool {
+        let is_taken = |ending: &str| tensors.find(&format!("{}{ending}", tensor.name)).is_some();
+        is_taken(SCALES) || (self.keeps_original && is_taken(ORIGINAL))
+    }
+}
+
 /// The delivered tensors, while they are put together.
 struct Making<'a> {
     file: &'a str,
@@ -163,6 +210,8 @@ struct Making<'a> {
     transforms: Vec<Transform>,
     /// The place in `transforms` of each tensor's.
     numbers: Vec<u32>,
+    /// Bytes of all of them.
+    bytes: u64,
 }
 
 impl<'a> Making<'a> {
@@ -173,6 +222,7 @@ impl<'a> Making<'a> {
             forms: Vec::with_capacity(tensors),
             transforms: Vec::new(),
             numbers: vec![0; tensors],
+            bytes: 0,
         }
     }
 
@@ -190,7 +240,8 @@ impl<'a> Making<'a> {
     fn add_scales(&mut self, index: usize, tensor: TensorInfo<'_>, way: &Transform) -> Result<()> {
         let Some((dtype, shape)) = way.scales(tensor.shape) else { return Ok(()) };
         let unit = way.unit();
-        let bytes = (tensor.bytes / unit.input as u64) * unit.scales as u64;
+        let bytes = (tensor.bytes / unit.input as u64).checked_mul(unit.scales as u64);
+        let bytes = bytes.ok_or_else(|| too_large(self.file, &tensor))?;
         let name = format!("{}{SCALES}", tensor.name);
         let scales = TensorInfo { name: &name, dtype, shape: &shape, bytes, ..tensor };
         self.push(scales, index, Part::Scales(self.numbers[index]))
@@ -199,6 +250,8 @@ impl<'a> Making<'a> {
     fn push(&mut self, tensor: TensorInfo<'_>, stored: usize, part: Part) -> Result<()> {
         self.forms.push(Form { stored: stored as u32, part });
         let file = self.file;
+        let sum = self.bytes.checked_add(tensor.bytes).filter(|sum| isize::try_from(*sum).is_ok());
+        self.bytes = sum.ok_or_else(|| too_large(file, &tensor))?;
         self.delivered.push(tensor).map_err(|refused| match refused {
             Refused::Full => too_large(file, &tensor),
             Refused::Duplicate => Error::Unsupported {

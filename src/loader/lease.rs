@@ -4,19 +4,13 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::forms::Origin;
 use super::mailbox::refuse_in_callback;
-use super::transformed::Way;
-use super::{Core, Loader};
+use super::{Core, Loader, parts};
 use crate::device::{DeviceName, Stream};
 use crate::error::{Error, Result, quoted};
 use crate::format::TensorInfo;
-use crate::io::Source;
 use crate::residency::Holder;
 use crate::tensor::Dtype;
-
-/// What is transformed at once for a read.
-const READ_BYTES: u64 = 1 << 20;
 
 /// A tensor of an opened model. Outlives its loader, whose memory it keeps while it is held.
 #[derive(Clone)]
@@ -114,7 +108,7 @@ impl Tensor {
         let origin = self.core.forms.as_ref().and_then(|forms| forms.origin(self.index));
         let read = match origin {
             None => source.read_at(into, info.offset + offset),
-            Some(origin) => read_transformed(source, origin, offset, into),
+            Some(origin) => parts::read(source, &origin, offset, into),
         };
         read.map_err(|error| error.within(&format!("tensor {}", quoted(info.name))))
     }
@@ -286,30 +280,6 @@ unsafe fn bytes_of<'a>(view: &TensorView<'_>) -> Option<&'a [u8]> {
     }
     // SAFETY: the caller's promise.
     Some(unsafe { std::slice::from_raw_parts(view.data.as_ptr(), view.bytes as usize) })
-}
-
-/// Reads bytes of a tensor that is transformed: the units that they lie in, some at a time.
-fn read_transformed(source: &Arc<Source>, origin: Origin<'_>, offset: u64, into: &mut [u8]) -> Result<()> {
-    let unit = origin.transform.unit();
-    let bytes = (if origin.is_scales { unit.scales } else { unit.output }) as u64;
-    let at_once = (READ_BYTES / bytes).max(1);
-    let end = offset + into.len() as u64;
-    let mut at = offset;
-    while at < end {
-        let first = at / bytes;
-        let units = first..(first + at_once).min(end.div_ceil(bytes));
-        let start = first * bytes;
-        let mut buffer = vec![0_u8; ((units.end - first) * bytes) as usize];
-        let memory = NonNull::new(buffer.as_mut_ptr());
-        let (data, scales) = if origin.is_scales { (None, memory) } else { (memory, None) };
-        Way { origin, first, data, scales, marks: None, padding: 0 }.chunk(source, units).carry()?;
-        let (from, next) = ((at - start) as usize, (start + buffer.len() as u64).min(end));
-        let target = (at - offset) as usize..(next - offset) as usize;
-        let length = target.len();
-        into[target].copy_from_slice(&buffer[from..from + length]);
-        at = next;
-    }
-    Ok(())
 }
 
 impl Core {

@@ -287,7 +287,7 @@ impl<'a> Chunks<'a> {
     fn transformed(&mut self, target: &Target, origin: Origin<'_>) -> Chunk {
         let (data, scales) = if origin.is_scales { (None, Some(target.into)) } else { (Some(target.into), None) };
         let way = Way { origin, first: 0, data, scales, marks: self.marks, padding: 0 };
-        let units = way.ranges(PIECE_BYTES).find(|units| units.start == self.done).unwrap_or(0..0);
+        let units = way.range(self.done, PIECE_BYTES);
         let source = &self.core.sources[usize::from(target.shard)];
         self.done = units.end;
         let chunk = way.chunk(source, units);

@@ -12,6 +12,7 @@ mod lease;
 mod load_into;
 mod mailbox;
 mod options;
+mod parts;
 mod progress;
 mod rules;
 mod schedule;

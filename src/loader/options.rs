@@ -57,8 +57,8 @@ pub struct Options {
     pub layer_order: LayerOrder,
     /// Choices by tensor name.
     pub rules: Rules,
-    /// What all tensors are delivered as that can be, unless a rule says otherwise; F64, F32, F16, BF16, F8 and quantised ones
-    /// can, and to less than 16 bits an element only those of two dimensions and more.
+    /// What all tensors are delivered as that can be, unless a rule says otherwise: F64, F32, F16, BF16, F8 and quantised ones
+    /// can, and to less than 16 bits an element only those of two dimensions and more whose rows are whole blocks.
     pub dtype: Target,
     /// Whether the stored bytes of what is delivered as something else are delivered too, named `name.original`.
     pub keep_original: bool,

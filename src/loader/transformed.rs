@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::forms::Origin;
 use crate::io::Source;
-use crate::transfer::{Chunk, Destination, Marks, SLOT_BYTES, Transformed, Witness};
+use crate::transfer::{Chunk, Destination, Marks, Transformed, Witness};
 
 /// Where what comes of a stored tensor goes.
 pub struct Way<'a> {
@@ -25,12 +25,19 @@ pub struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Its units, as many at once as have about `step` bytes, and fit a slot when they are transformed.
+    /// Its units, as many at once as have about `step` bytes.
     pub fn ranges(&self, step: u64) -> impl Iterator<Item = Range<u64>> + use<> {
-        let unit = self.origin.transform.unit();
-        let units = self.units();
-        let fitting = (step / unit.input as u64).min((SLOT_BYTES / (unit.output + unit.scales)) as u64).max(1);
-        (0..units.div_ceil(fitting)).map(move |nth| nth * fitting..(nth * fitting + fitting).min(units))
+        let (units, at_once) = (self.units(), self.at_once(step));
+        (0..units.div_ceil(at_once)).map(move |nth| nth * at_once..(nth * at_once + at_once).min(units))
+    }
+
+    /// The units from this one on that have about `step` bytes.
+    pub fn range(&self, first: u64, step: u64) -> Range<u64> {
+        first..(first + self.at_once(step)).min(self.units())
+    }
+
+    fn at_once(&self, step: u64) -> u64 {
+        (step / self.origin.transform.unit().input as u64).max(1)
     }
 
     fn units(&self) -> u64 {

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use super::mailbox::refuse_in_callback;
 use super::{Core, Loader};
 use crate::error::{Error, Result, quoted};
+use crate::format::Format;
 use crate::io::os;
 use crate::tensor::layer_name;
 use crate::transfer::default_workers;
@@ -72,16 +73,18 @@ fn missing_blocks(core: &Core) -> Result<Vec<Error>> {
     // Names of a family that numbers its blocks otherwise are not compared; but no number at all is too few.
     let numbered = layers.iter().any(|layer| layer.ends_with(|last: char| last.is_ascii_digit()));
     for (prefix, keys) in [
-        ("blk.", &["block_count"][..]),
-        ("enc.blk.", &["block_count"]),
-        ("dec.blk.", &["decoder_block_count", "block_count"]),
+        ("blk.", &["block_count", "num_hidden_layers", "n_layer", "num_layers", "n_layers"][..]),
+        ("enc.blk.", &["block_count", "encoder_layers", "num_layers"]),
+        ("dec.blk.", &["decoder_block_count", "block_count", "decoder_layers", "num_decoder_layers", "num_layers"]),
     ] {
         let number = |layer: &Cow<'_, str>| layer.strip_prefix(prefix)?.parse().ok();
         let present: HashSet<u64> = layers.iter().filter_map(number).collect();
         let is_compared = !present.is_empty() || (!numbered && prefix == "blk.");
         let Some((key, expected)) = promised_blocks(core, keys)?.filter(|_| is_compared) else { continue };
-        if present.len() as u64 != expected || present.iter().any(|number| *number >= expected) {
-            let lacking = (0..expected).find(|number| !present.contains(number));
+        let lacking = (0..expected).find(|number| !present.contains(number));
+        // Hugging Face's models have blocks behind those that are counted, to predict further tokens.
+        let has_more = core.catalogue.format() == Format::Gguf && present.len() as u64 > expected;
+        if lacking.is_some() || has_more {
             let lacking = lacking.map_or(String::new(), |number| format!(" ({prefix}{number} is missing)"));
             errors.push(Error::malformed(
                 core.name(),
@@ -97,7 +100,11 @@ fn missing_blocks(core: &Core) -> Result<Vec<Error>> {
 /// The first of these keys that holds a number above zero, and the number.
 fn promised_blocks(core: &Core, keys: &[&str]) -> Result<Option<(String, u64)>> {
     for key in keys {
-        let key = format!("{}.{key}", core.catalogue.architecture());
+        let of = match core.catalogue.format() {
+            Format::Gguf => core.catalogue.architecture(),
+            Format::Safetensors => "config",
+        };
+        let key = format!("{of}.{key}");
         let value = core.catalogue.metadata().get(&key)?;
         if let Some(number) = value.and_then(|value| value.as_u64()).filter(|number| *number > 0) {
             return Ok(Some((key, number)));

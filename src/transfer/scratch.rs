@@ -1,45 +1,70 @@
 //! Host memory that stored bytes stay in until they are transformed: kept for the next chunk, given back on request.
 
-use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
-/// How many stored bytes are transformed at once: they stay in a worker's own cache, and reads of them are large enough.
-pub const SCRATCH_BYTES: usize = 1 << 20;
+use crate::error::{Error, Result};
+use crate::io::os;
+
+/// How many stored bytes are read at once, at most: enough for reads past the page cache, and little enough for a worker's own
+/// cache.
+pub const SCRATCH_BYTES: usize = 5 << 18;
 /// As many as workers take by default.
 const MOST_KEPT: usize = 8;
 
-static KEPT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+static KEPT: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 
-/// One piece of it.
-pub struct Scratch(Vec<u8>);
+/// One piece of it: whole pages, one more than it holds.
+pub struct Scratch(NonNull<u8>);
+
+// SAFETY: the memory belongs to the piece alone.
+unsafe impl Send for Scratch {}
 
 impl Scratch {
     /// A piece with any content.
-    pub fn take() -> Scratch {
+    pub fn take() -> Result<Lent> {
         let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Scratch(kept.unwrap_or_else(|| vec![0; SCRATCH_BYTES]))
+        kept.map_or_else(Scratch::make, Ok).map(|scratch| Lent(Some(scratch)))
     }
-}
 
-impl Deref for Scratch {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
+    fn make() -> Result<Scratch> {
+        let memory = os::allocate_pages(Scratch::bytes()).map_err(|error| Error::OutOfMemory {
+            what: format!("{SCRATCH_BYTES} bytes of scratch memory"),
+            reason: error.to_string(),
+        })?;
+        Ok(Scratch(memory))
     }
-}
 
-impl DerefMut for Scratch {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+    fn bytes() -> usize {
+        SCRATCH_BYTES + os::page_size()
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // SAFETY: it came from there, of so many bytes, and nobody else has it.
+        unsafe { os::free_pages(self.0, Scratch::bytes()) };
+    }
+}
+
+/// A piece that is in use; dropped, it is kept for the next one.
+pub struct Lent(Option<Scratch>);
+
+impl Lent {
+    /// So many bytes of it at most, from as far into a page on as `offset` is: direct reads from there need no bounce.
+    pub fn memory(&mut self, offset: u64, bytes: usize) -> &mut [u8] {
+        let skipped = (offset % os::page_size() as u64) as usize;
+        let Some(scratch) = &self.0 else { return &mut [] };
+        // SAFETY: it has a page more than it holds, its pages are zeros or were written, and it is borrowed for as long.
+        unsafe { std::slice::from_raw_parts_mut(scratch.0.as_ptr().add(skipped), bytes.min(SCRATCH_BYTES)) }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < MOST_KEPT {
-            kept.push(std::mem::take(&mut self.0));
+            kept.extend(self.0.take());
         }
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! Stored bytes are read into scratch memory, and transformed from there to where they belong, or into a slot.
 
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::lane::Leg;
-use super::scratch::{SCRATCH_BYTES, Scratch};
+use super::scratch::{Lent, SCRATCH_BYTES, Scratch};
 use super::staged::send;
 use super::staging::SMALL_SLOT_BYTES;
 use super::{Chunk, Marks};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::transform::{Transform, Unit};
 
 /// Sees what comes of a chunk, piece by piece as it is made. A chunk that is carried again is seen again.
@@ -74,25 +76,12 @@ impl Transformed {
         }
     }
 
-    fn timed<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Does its work, which has a slot that must not be lost should it panic.
+    fn timed<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
         let started = Instant::now();
-        let result = work();
+        let result = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| Error::from_panic(&*panic));
         self.clock.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         result
-    }
-}
-
-/// The memory for some units: a part of what is wanted of them all, or what holds no more at once.
-fn part<'a>(
-    wanted: &'a mut [u8],
-    unwanted: Option<&'a mut [u8]>,
-    first: usize,
-    units: usize,
-    bytes: usize,
-) -> &'a mut [u8] {
-    match unwanted {
-        Some(unwanted) => &mut unwanted[..units * bytes],
-        None => &mut wanted[first * bytes..(first + units) * bytes],
     }
 }
 
@@ -137,11 +126,12 @@ impl Chunk {
     }
 
     fn carry_units(&self, way: &Transformed, units: usize) -> Result<()> {
+        let mut reading = Reading::new(self, way, units)?;
         let Some(marks) = &way.marks else {
             // SAFETY: whoever made the chunk gave it memory for all its units, which nobody else touches.
             let (data, scales) =
                 unsafe { (memory(way.data, way.data_bytes(units)), memory(way.scales, way.scales_bytes(units))) };
-            return self.fill(way, 0, units, data, scales);
+            return reading.fill(0..units, data, scales);
         };
         let mut done = 0;
         while done < units {
@@ -151,32 +141,11 @@ impl Chunk {
             let (data_bytes, scales_bytes) = (way.data_bytes(count), way.scales_bytes(count));
             let memory = slot.memory(0, data_bytes + scales_bytes);
             let (data, scales) = memory.split_at_mut(data_bytes);
-            let filled = self.fill(way, done, count, data, scales);
+            let filled = reading.fill(done..done + count, data, scales);
             let data = place(way.data, way.data_bytes(done)).map(|into| leg(data, into));
             let scales = place(way.scales, way.scales_bytes(done)).map(|into| leg(scales, into));
             let legs: Vec<Leg> = data.into_iter().chain(scales).collect();
             send(marks, slot, filled, &legs)?;
-            done += count;
-        }
-        Ok(())
-    }
-
-    /// Transforms so many units into memory for what is wanted of them.
-    fn fill(&self, way: &Transformed, first: usize, units: usize, data: &mut [u8], scales: &mut [u8]) -> Result<()> {
-        let unit = way.unit();
-        let step = SCRATCH_BYTES / unit.input.max(unit.output).max(unit.scales);
-        let mut scratch = Scratch::take();
-        let mut unwanted_data = data.is_empty().then(Scratch::take);
-        let mut unwanted_scales = (scales.is_empty() && unit.scales > 0).then(Scratch::take);
-        let mut done = 0;
-        while done < units {
-            let count = step.min(units - done);
-            let input = &mut scratch[..count * unit.input];
-            self.read(input, self.offset + ((first + done) * unit.input) as u64)?;
-            let data = part(data, unwanted_data.as_deref_mut(), done, count, unit.output);
-            let scales = part(scales, unwanted_scales.as_deref_mut(), done, count, unit.scales);
-            way.timed(|| way.transform.apply(input, data, scales));
-            way.show(first + done, data, scales);
             done += count;
         }
         Ok(())
@@ -187,13 +156,15 @@ impl Chunk {
         let (unit, Some(part)) = (way.unit(), way.transform.part()) else { return Ok(()) };
         let offset = self.offset + (row * unit.input) as u64;
         let parts = unit.input / part.input;
-        let step = SCRATCH_BYTES / part.input.max(part.output);
-        let mut scratch = Scratch::take();
+        // Data go to slots too, of which the smallest holds fewer bytes than scratch memory.
+        let step = (SCRATCH_BYTES / part.input).min(SMALL_SLOT_BYTES / part.output);
+        let mut scratch = Scratch::take()?;
         let mut largest = Vec::with_capacity(parts / step + 1);
         for first in (0..parts).step_by(step) {
-            let input = &mut scratch[..step.min(parts - first) * part.input];
-            self.read(input, offset + (first * part.input) as u64)?;
-            largest.push(way.timed(|| way.transform.largest(input)));
+            let at = offset + (first * part.input) as u64;
+            let input = scratch.memory(at, step.min(parts - first) * part.input);
+            self.read(input, at)?;
+            largest.push(way.timed(|| way.transform.largest(input))?);
         }
         let largest = Transform::largest_of(&largest);
         let scale = Transform::scale(largest);
@@ -205,14 +176,15 @@ impl Chunk {
             })?;
         }
         let data = place(way.data, row * unit.output);
-        let mut unwanted = (data.is_none() && way.witness.is_some()).then(Scratch::take);
+        let mut unwanted = (data.is_none() && way.witness.is_some()).then(Scratch::take).transpose()?;
         for first in (0..parts).step_by(step) {
             let (count, at) = (step.min(parts - first), first * part.output);
             let bytes = count * part.output;
             let mut make = |memory: &mut [u8]| {
-                let input = &mut scratch[..count * part.input];
-                self.read(input, offset + (first * part.input) as u64)?;
-                way.timed(|| way.transform.apply_part(largest, input, memory));
+                let from = offset + (first * part.input) as u64;
+                let input = scratch.memory(from, count * part.input);
+                self.read(input, from)?;
+                way.timed(|| way.transform.apply_part(largest, input, memory))?;
                 if let Some(witness) = &way.witness {
                     witness.data((row * unit.output + at) as u64, memory);
                 }
@@ -220,10 +192,87 @@ impl Chunk {
             };
             match (place(data, at), &mut unwanted) {
                 (Some(into), _) => deliver(way, into, bytes, make)?,
-                (None, Some(unwanted)) => make(&mut unwanted[..bytes])?,
+                (None, Some(unwanted)) => make(unwanted.memory(0, bytes))?,
                 (None, None) => break,
             }
         }
+        Ok(())
+    }
+}
+
+/// A chunk's units on their way through scratch memory.
+struct Reading<'a> {
+    chunk: &'a Chunk,
+    way: &'a Transformed,
+    units: usize,
+    /// Stored units, and which they are.
+    scratch: Lent,
+    held: Range<usize>,
+    /// Room for what nobody wants of the data and of the scales.
+    unwanted: [Option<Lent>; 2],
+    /// How many units that room has place for.
+    most: usize,
+}
+
+impl<'a> Reading<'a> {
+    fn new(chunk: &'a Chunk, way: &'a Transformed, units: usize) -> Result<Reading<'a>> {
+        let unit = way.unit();
+        let lacks = [way.data.is_none(), way.scales.is_none() && unit.scales > 0];
+        let room = |is_lacking: bool| is_lacking.then(Scratch::take).transpose();
+        let bytes = [unit.output, unit.scales];
+        let most = (0..2).filter(|part| lacks[*part]).map(|part| SCRATCH_BYTES / bytes[part]).min();
+        Ok(Reading {
+            chunk,
+            way,
+            units,
+            scratch: Scratch::take()?,
+            held: 0..0,
+            unwanted: [room(lacks[0])?, room(lacks[1])?],
+            most: most.unwrap_or(usize::MAX),
+        })
+    }
+
+    /// Where a unit starts in the file.
+    fn offset(&self, unit: usize) -> u64 {
+        self.chunk.offset + (unit * self.way.unit().input) as u64
+    }
+
+    /// Transforms these units, which come one after another from call to call, into memory for what is wanted of them.
+    fn fill(&mut self, wanted: Range<usize>, data: &mut [u8], scales: &mut [u8]) -> Result<()> {
+        let unit = self.way.unit();
+        let mut at = wanted.start;
+        while at < wanted.end {
+            if at == self.held.end {
+                self.read_from(at)?;
+            }
+            let count = (self.held.end.min(wanted.end) - at).min(self.most);
+            let (first, end) = (at - self.held.start, at - self.held.start + count);
+            let offset = self.offset(self.held.start);
+            let input = &self.scratch.memory(offset, end * unit.input)[first * unit.input..];
+            let [no_data, no_scales] = &mut self.unwanted;
+            let range = |bytes: usize| (at - wanted.start) * bytes..(at - wanted.start + count) * bytes;
+            let data = match no_data {
+                Some(unwanted) => unwanted.memory(0, count * unit.output),
+                None => &mut data[range(unit.output)],
+            };
+            let scales = match no_scales {
+                Some(unwanted) => unwanted.memory(0, count * unit.scales),
+                None => &mut scales[range(unit.scales)],
+            };
+            self.way.timed(|| self.way.transform.apply(input, data, scales))?;
+            self.way.show(at, data, scales);
+            at += count;
+        }
+        Ok(())
+    }
+
+    fn read_from(&mut self, first: usize) -> Result<()> {
+        let bytes = self.way.unit().input;
+        let count = (SCRATCH_BYTES / bytes).min(self.units - first);
+        self.held = first..first;
+        let offset = self.offset(first);
+        self.chunk.read(self.scratch.memory(offset, count * bytes), offset)?;
+        self.held.end = first + count;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use super::Target;
 use super::convert::{self, Kernel};
 use super::dequantise::{self, Decoder};
+use super::environment;
 use super::quantise::{self, Encoder};
 use crate::tensor::Dtype;
 
@@ -78,6 +79,10 @@ impl Transform {
         let from_unit = (from.block_elements() as usize, from.block_bytes() as usize);
         let row = shape.last().map_or(1, |row| usize::try_from(*row).unwrap_or(0)).max(1);
         let values = || Values::of(from).ok_or_else(|| "a type that can be read as floating-point numbers".to_owned());
+        if shape.contains(&0) {
+            // Of nothing comes nothing, of whatever type.
+            return Ok(None);
+        }
         let (work, elements) = match to {
             Target::Keep | Target::Auto => return Ok(None),
             Target::Dtype(to) if to == from => return Ok(None),
@@ -96,16 +101,19 @@ impl Transform {
         };
         // Every block's size is a power of two, and rows are whole blocks.
         let elements = elements.max(from_unit.0);
-        let is_whole = match to {
-            // Blocks run on from row to row, as in the library that they come from.
-            Target::Dtype(Dtype::NF4) => total(shape).is_some_and(|total| total.is_multiple_of(elements as u64)),
-            _ => row.is_multiple_of(elements) || shape.contains(&0),
+        // NF4's blocks run on from row to row, as in the library that they come from.
+        let (all, what) = match to {
+            Target::Dtype(Dtype::NF4) => (total(shape), "in all"),
+            _ => (Some(row as u64), "in a row"),
         };
-        if !is_whole {
-            return Err(format!("a multiple of {elements} elements, where {row} are a row"));
+        let all = all.ok_or_else(|| "fewer than 2^64 elements".to_owned())?;
+        if !all.is_multiple_of(elements as u64) {
+            return Err(format!("a multiple of {elements} elements {what}, where there are {all}"));
         }
-        let (output, scales) = delivered_bytes(to, elements);
-        let unit = Unit { elements, input: elements / from_unit.0 * from_unit.1, output, scales };
+        let input = (elements / from_unit.0).checked_mul(from_unit.1);
+        let (input, (output, scales)) =
+            input.zip(delivered_bytes(to, elements)).ok_or_else(|| "a shorter row".to_owned())?;
+        let unit = Unit { elements, input, output, scales };
         Ok(Some(Transform { from, to, work, unit }))
     }
 
@@ -150,6 +158,11 @@ impl Transform {
                 && has_units(scales.len(), self.unit.scales),
             "slices of whole units"
         );
+        // As a whole, for dequantising has none of its own.
+        environment::standard(|| self.apply_here(input, output, scales));
+    }
+
+    fn apply_here(&self, input: &[u8], output: &mut [u8], scales: &mut [u8]) {
         match self.work {
             Work::Convert(kernel) => kernel(input, output),
             Work::Decode(values, kernel) => self.decode(values, kernel, input, output),
@@ -159,7 +172,7 @@ impl Transform {
             Work::Groups(values) => self.through_values(values, input, output, scales, quantise::int8_groups),
             Work::Relay => quantise::relay_q8_0(input, output, scales),
             Work::Nf4(values) => self.through_values(values, input, output, scales, quantise::nf4),
-            Work::Rows(_) => self.quantise_rows(input, output, scales),
+            Work::Rows(values) => self.quantise_rows(values, input, output, scales),
         }
     }
 
@@ -195,7 +208,16 @@ impl Transform {
         }
     }
 
-    fn quantise_rows(&self, input: &[u8], output: &mut [u8], scales: &mut [u8]) {
+    fn quantise_rows(&self, values: Values, input: &[u8], output: &mut [u8], scales: &mut [u8]) {
+        if self.unit.elements <= PIECE {
+            // Several short rows at once, each read as numbers once.
+            return self.through_values(values, input, output, scales, |values, output, scales| {
+                let rows = values.chunks(self.unit.elements).zip(output.chunks_mut(self.unit.output));
+                for ((values, output), scale) in rows.zip(scales.chunks_mut(self.unit.scales)) {
+                    scale.copy_from_slice(&quantise::int8_row(values, output).to_le_bytes());
+                }
+            });
+        }
         let rows = input.chunks(self.unit.input).zip(output.chunks_mut(self.unit.output));
         for ((input, output), scale) in rows.zip(scales.chunks_mut(self.unit.scales)) {
             let largest = self.largest(input);
@@ -239,7 +261,11 @@ impl Transform {
         quantise::int8_scale(largest).to_le_bytes()
     }
 
-    fn each_piece(&self, input: &[u8], mut then: impl FnMut(&[f32])) {
+    fn each_piece(&self, input: &[u8], then: impl FnMut(&[f32])) {
+        environment::standard(|| self.each_piece_here(input, then));
+    }
+
+    fn each_piece_here(&self, input: &[u8], mut then: impl FnMut(&[f32])) {
         let Work::Rows(values) = self.work else { return };
         let mut buffer = [0.0; PIECE];
         let (elements, bytes) = (self.from.block_elements() as usize, self.from.block_bytes() as usize);
@@ -252,14 +278,14 @@ impl Transform {
 }
 
 /// The bytes of so many elements as they are delivered, and of their scales.
-fn delivered_bytes(to: Target, elements: usize) -> (usize, usize) {
-    match to {
+fn delivered_bytes(to: Target, elements: usize) -> Option<(usize, usize)> {
+    Some(match to {
         Target::Int8 => (elements, 4),
         Target::Int8Groups => (elements, elements / GROUP * 2),
         Target::Dtype(Dtype::NF4) => (elements / 2, elements / NF4_BLOCK * 4),
-        Target::Dtype(to) => (elements / to.block_elements() as usize * to.block_bytes() as usize, 0),
+        Target::Dtype(to) => ((elements / to.block_elements() as usize).checked_mul(to.block_bytes() as usize)?, 0),
         Target::Keep | Target::Auto => (0, 0),
-    }
+    })
 }
 
 fn total(shape: &[i64]) -> Option<u64> {

@@ -78,12 +78,12 @@ impl Target {
         Target::all().find(|target| target.name().eq_ignore_ascii_case(name))
     }
 
-    /// Whether it holds fewer bits than floating-point numbers, so that vectors gain little and lose much by it.
+    /// Whether its elements have less than 16 bits, so that vectors gain little and lose much by it.
     pub(crate) fn is_for_matrices(self) -> bool {
         match self {
             Target::Keep | Target::Auto => false,
             Target::Int8 | Target::Int8Groups => true,
-            Target::Dtype(dtype) => dtype.is_quantized(),
+            Target::Dtype(dtype) => dtype.block_bytes() < 2 * dtype.block_elements(),
         }
     }
 }

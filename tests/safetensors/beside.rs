@@ -1,19 +1,20 @@
 //! What stands beside a model: settings and tokenizer, as metadata.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use pml::format::gguf::write::Datum;
 use pml::format::{Metadata, ValueType};
 use pml::io::Mode;
-use pml::loader::{Log, LogLevel};
+use pml::loader::{Finding, Log, LogLevel, VERIFY_STRUCTURE};
 use pml::tensor::Dtype;
 use pml::{Loader, Options};
 use tempfile::TempDir;
 
 use crate::common::model::{Tensor, datum};
 use crate::common::{folder, open_path, read_everything, write};
-use crate::raw::{text, write_model};
+use crate::raw::{file, member, text, write_model};
 
 fn with_files(files: &[(&str, &str)]) -> (TempDir, PathBuf) {
     let folder = folder();
@@ -194,4 +195,35 @@ fn a_key_that_is_there_twice_is_the_files_own() {
     );
     assert_eq!(loader.catalogue().remarks().len(), 4);
     read_everything(&loader);
+}
+
+#[test]
+fn blocks_that_the_settings_promise_are_missed() {
+    let folder = folder();
+    let verify = |layers: &[usize], config: &str| {
+        let tensors: Vec<String> = layers
+            .iter()
+            .enumerate()
+            .map(|(nth, layer)| {
+                member(&format!("model.layers.{layer}.w"), "F32", "[2]", &format!("[{},{}]", 8 * nth, 8 * nth + 8))
+            })
+            .collect();
+        write(&folder, "model.safetensors", &file(&format!("{{{}}}", tensors.join(",")), 8 * layers.len()));
+        write(&folder, "config.json", config.as_bytes());
+        let loader = open_path(folder.path()).unwrap_or_else(|error| panic!("{error}"));
+        let mut findings = Vec::new();
+        let tell = |finding: Finding| {
+            findings.push(finding.error.to_string());
+            ControlFlow::Continue(())
+        };
+        loader.verify(VERIFY_STRUCTURE, tell).unwrap_or_else(|error| panic!("{error}"));
+        findings
+    };
+    let config = r#"{"model_type":"llama","num_hidden_layers":3}"#;
+    assert_eq!(verify(&[0, 1, 2], config), [""; 0]);
+    // Behind the last one lies what predicts further tokens.
+    assert_eq!(verify(&[0, 1, 2, 3], config), [""; 0]);
+    let findings = verify(&[0, 2], config);
+    assert!(findings.len() == 1 && findings[0].contains("blk.1 is missing"), "{findings:?}");
+    assert!(findings[0].contains("config.num_hidden_layers"), "{findings:?}");
 }

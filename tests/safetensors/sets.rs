@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::common::model::Tensor;
 use crate::common::{check_error, error_of, folder, open_path, read_everything, write};
-use crate::raw::{agrees, check_tensors, file, member, text, write_model, write_set};
+use crate::raw::{agrees, check_tensors, file, member, small_file, text, write_model, write_set};
 
 const FIRST: &str = "model-00001-of-00002.safetensors";
 const SECOND: &str = "model-00002-of-00002.safetensors";
@@ -139,7 +139,8 @@ fn an_index_is_an_object_with_files_for_names() {
     let (folder, path) = set();
     std::fs::write(&path, b"{\"\xFF\":1}").expect("an index");
     check_error(&error_of(open_path(&path), "UTF-8"), Malformed, &[INDEX, "valid UTF-8"], "UTF-8");
-    // A shard that is named tells of it too.
+    // A shard that it names tells of it too.
+    std::fs::write(&path, [format!("{{\"{FIRST}").as_bytes(), b"\xFF"].concat()).expect("an index");
     check_error(&error_of(open_path(&folder.path().join(FIRST)), "UTF-8"), Malformed, &[INDEX], "UTF-8");
 }
 
@@ -236,4 +237,22 @@ fn an_index_with_a_changed_byte_never_panics() {
             }
         }
     }
+}
+
+#[test]
+fn a_broken_index_of_others_is_passed_over() {
+    let folder = folder();
+    let path = folder.path().join("mine.safetensors");
+    std::fs::write(&path, small_file()).expect("room for a file");
+    for (name, text) in [("other.safetensors.index.json", "{broken"), ("third.safetensors.index.json", "\u{7f}")] {
+        std::fs::write(folder.path().join(name), text).expect("room for a file");
+    }
+    std::os::unix::fs::symlink("nowhere", folder.path().join("fourth.safetensors.index.json")).expect("a link");
+    let loader = open_path(&path).unwrap_or_else(|error| panic!("{error}"));
+    let remarks = loader.catalogue().remarks();
+    assert!(remarks.iter().any(|remark| remark.contains("fourth.safetensors.index.json")), "{remarks:?}");
+    // One that names the file is its own.
+    std::fs::write(folder.path().join("mine.safetensors.index.json"), "{\"mine.safetensors\"")
+        .expect("room for a file");
+    assert!(open_path(&path).is_err());
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::index::folder_of;
 use crate::error::{Error, Result};
 use crate::format::ValueType;
+use crate::format::folder::folder_of;
 use crate::format::values::{Datum, MAX_ARRAY_DEPTH};
 use crate::io::{Mode, Source};
 

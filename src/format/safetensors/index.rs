@@ -15,6 +15,7 @@ use super::json::{Fault, Text, clipped, missing, read_object, twice};
 use super::read::read;
 use super::{LENGTH_BYTES, MAX_HEADER_BYTES, beside, with_metadata};
 use crate::error::{Error, Result, path_text, quoted};
+use crate::format::folder::folder_of;
 use crate::format::shards::MAX_SHARDS;
 use crate::format::values::Keeper;
 use crate::format::{Format, Found, Shard, folder, recognise};
@@ -43,12 +44,17 @@ pub fn open(source: Arc<Source>, path: &Path, mode: Mode) -> Result<Found> {
         let text = read_text(&source)?;
         return open_set(&Index::parse(source.name(), &text)?, path, mode, None);
     }
-    if let Some(set) = open_set_of(&source, path, mode)? {
-        return Ok(set);
-    }
-    let header = read(&source)?;
-    let found = Found { shards: vec![Shard { source, tensors: header.tensors }], ..Found::default() };
-    with_metadata(found, header.metadata, beside::read(path, mode))
+    let mut remarks = Vec::new();
+    let mut found = match open_set_of(&source, path, mode, &mut remarks)? {
+        Some(set) => set,
+        None => {
+            let header = read(&source)?;
+            let found = Found { shards: vec![Shard { source, tensors: header.tensors }], ..Found::default() };
+            with_metadata(found, header.metadata, beside::read(path, mode))?
+        }
+    };
+    found.remarks.extend(remarks);
+    Ok(found)
 }
 
 /// Of the names in a folder those that stand for a model each. What is called as writers call a whole model is the only one;
@@ -70,14 +76,21 @@ fn is_index_name(name: &str) -> bool {
 
 /// The whole text of an index.
 fn read_text(source: &Source) -> Result<String> {
+    text_of(source.name(), read_bytes(source)?)
+}
+
+fn text_of(name: &str, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| Error::malformed(name, "index", error.utf8_error(), "valid UTF-8"))
+}
+
+fn read_bytes(source: &Source) -> Result<Vec<u8>> {
     if source.size() > MAX_HEADER_BYTES {
         let expected = format!("at most {MAX_HEADER_BYTES} bytes");
         return Err(Error::malformed(source.name(), "size of the index", source.size(), expected));
     }
     let mut bytes = vec![0; source.size() as usize];
     source.read_buffered(&mut bytes, 0).map_err(|error| error.within("index"))?;
-    String::from_utf8(bytes)
-        .map_err(|error| Error::malformed(source.name(), "index", error.utf8_error(), "valid UTF-8"))
+    Ok(bytes)
 }
 
 /// Which file holds which tensor.
@@ -158,16 +171,24 @@ fn sort_files(files: &mut [String], file_of: &mut FileOf<'_>) {
     files.sort_unstable();
 }
 
-/// The set that the file at `path` is a shard of by the word of an index beside it, if there is one.
-fn open_set_of(source: &Arc<Source>, path: &Path, mode: Mode) -> Result<Option<Found>> {
+/// The set that the file at `path` is a shard of by the word of an index beside it, if there is one. An index that cannot be read
+/// is passed over: others' models are none of this one's business.
+fn open_set_of(source: &Arc<Source>, path: &Path, mode: Mode, remarks: &mut Vec<String>) -> Result<Option<Found>> {
     let Some(file) = path.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
     let folder = folder_of(path);
     // Where a folder cannot be listed, a file in it is opened alone.
     let names = folder::names(folder).unwrap_or_default();
     let mut texts = Vec::new();
     for name in names.iter().filter(|name| is_index_name(name)) {
-        let index = Source::open(&folder.join(name), mode)?;
-        texts.push((folder.join(name), index.name().to_owned(), read_text(&index)?));
+        let index = folder.join(name);
+        match Source::open(&index, mode).and_then(|source| Ok((source.name().to_owned(), read_bytes(&source)?))) {
+            Ok((name, bytes)) if bytes.windows(file.len()).any(|text| text == file.as_bytes()) => {
+                let text = text_of(&name, bytes)?;
+                texts.push((index, name, text));
+            }
+            Ok(_) => {}
+            Err(error) => remarks.push(format!("{name} is passed over: {error}")),
+        }
     }
     let mut found: Option<(&Path, Index<'_>)> = None;
     for (index_path, name, text) in &texts {
@@ -183,11 +204,6 @@ fn open_set_of(source: &Arc<Source>, path: &Path, mode: Mode) -> Result<Option<F
         found = Some((index_path, index));
     }
     found.map(|(index_path, index)| open_set(&index, index_path, mode, Some((path, source)))).transpose()
-}
-
-/// The folder that a file is in.
-pub fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Opens every file of a set, of which one may be open already.
