@@ -62,6 +62,12 @@ impl Loader {
     }
 }
 
+/// What GGUF's metadata call the number of blocks of a prefix.
+const IN_GGUF: [(&str, &[&str]); 3] =
+    [("blk.", &["block_count"]), ("enc.blk.", &["block_count"]), ("dec.blk.", &["decoder_block_count", "block_count"])];
+/// What Hugging Face's settings call the number of blocks, where a model has blocks of one kind.
+const IN_SETTINGS: [&str; 4] = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"];
+
 /// Compares the promised number of blocks with those named by tensors. A file without tensors, a bare vocabulary,
 /// promises none; and what a rule has left out is not missing.
 fn missing_blocks(core: &Core) -> Result<Vec<Error>> {
@@ -69,41 +75,62 @@ fn missing_blocks(core: &Core) -> Result<Vec<Error>> {
     if layers.is_empty() || core.leaves_out_any() {
         return Ok(Vec::new());
     }
+    match core.catalogue.format() {
+        Format::Gguf => missing_in_gguf(core, &layers),
+        Format::Safetensors => missing_by_settings(core, &layers),
+    }
+}
+
+fn missing_in_gguf(core: &Core, layers: &HashSet<Cow<'_, str>>) -> Result<Vec<Error>> {
     let mut errors = Vec::new();
     // Names of a family that numbers its blocks otherwise are not compared; but no number at all is too few.
     let numbered = layers.iter().any(|layer| layer.ends_with(|last: char| last.is_ascii_digit()));
-    for (prefix, keys) in [
-        ("blk.", &["block_count", "num_hidden_layers", "n_layer", "num_layers", "n_layers"][..]),
-        ("enc.blk.", &["block_count", "encoder_layers", "num_layers"]),
-        ("dec.blk.", &["decoder_block_count", "block_count", "decoder_layers", "num_decoder_layers", "num_layers"]),
-    ] {
-        let number = |layer: &Cow<'_, str>| layer.strip_prefix(prefix)?.parse().ok();
-        let present: HashSet<u64> = layers.iter().filter_map(number).collect();
+    for (prefix, keys) in IN_GGUF {
+        let present = numbers_behind(prefix, layers);
         let is_compared = !present.is_empty() || (!numbered && prefix == "blk.");
-        let Some((key, expected)) = promised_blocks(core, keys)?.filter(|_| is_compared) else { continue };
-        let lacking = (0..expected).find(|number| !present.contains(number));
-        // Hugging Face's models have blocks behind those that are counted, to predict further tokens.
-        let has_more = core.catalogue.format() == Format::Gguf && present.len() as u64 > expected;
-        if lacking.is_some() || has_more {
-            let lacking = lacking.map_or(String::new(), |number| format!(" ({prefix}{number} is missing)"));
-            errors.push(Error::malformed(
-                core.name(),
-                format_args!("blocks {prefix}N"),
-                format_args!("{}{lacking}", present.len()),
-                format_args!("{expected}, by {}", quoted(&key)),
-            ));
+        let promised = promised_blocks(core, core.catalogue.architecture(), keys)?;
+        let Some((key, expected)) = promised.filter(|_| is_compared) else { continue };
+        if present.len() as u64 != expected || present.iter().any(|number| *number >= expected) {
+            errors.push(unlike(core, prefix, &present, expected, &key));
         }
     }
     Ok(errors)
 }
 
+/// Where a model has blocks of several kinds, settings name each in a way of their own, and nothing is compared. Blocks behind
+/// those that are counted predict further tokens.
+fn missing_by_settings(core: &Core, layers: &HashSet<Cow<'_, str>>) -> Result<Vec<Error>> {
+    let prefix_of = |layer: &Cow<'_, str>| {
+        let prefix = layer.trim_end_matches(|last: char| last.is_ascii_digit());
+        (prefix.len() < layer.len() && prefix.ends_with('.')).then(|| prefix.to_owned())
+    };
+    let prefixes: HashSet<String> = layers.iter().filter_map(prefix_of).collect();
+    let Some((key, expected)) = promised_blocks(core, "config", &IN_SETTINGS)? else { return Ok(Vec::new()) };
+    let mut prefixes = prefixes.into_iter();
+    let (Some(prefix), None) = (prefixes.next(), prefixes.next()) else { return Ok(Vec::new()) };
+    let present = numbers_behind(&prefix, layers);
+    let lacks_any = (0..expected).any(|number| !present.contains(&number));
+    Ok(lacks_any.then(|| unlike(core, &prefix, &present, expected, &key)).into_iter().collect())
+}
+
+fn numbers_behind(prefix: &str, layers: &HashSet<Cow<'_, str>>) -> HashSet<u64> {
+    layers.iter().filter_map(|layer| layer.strip_prefix(prefix)?.parse().ok()).collect()
+}
+
+fn unlike(core: &Core, prefix: &str, present: &HashSet<u64>, expected: u64, key: &str) -> Error {
+    let lacking = (0..expected).find(|number| !present.contains(number));
+    let lacking = lacking.map_or(String::new(), |number| format!(" ({prefix}{number} is missing)"));
+    Error::malformed(
+        core.name(),
+        format_args!("blocks {prefix}N"),
+        format_args!("{}{lacking}", present.len()),
+        format_args!("{expected}, by {}", quoted(key)),
+    )
+}
+
 /// The first of these keys that holds a number above zero, and the number.
-fn promised_blocks(core: &Core, keys: &[&str]) -> Result<Option<(String, u64)>> {
+fn promised_blocks(core: &Core, of: &str, keys: &[&str]) -> Result<Option<(String, u64)>> {
     for key in keys {
-        let of = match core.catalogue.format() {
-            Format::Gguf => core.catalogue.architecture(),
-            Format::Safetensors => "config",
-        };
         let key = format!("{of}.{key}");
         let value = core.catalogue.metadata().get(&key)?;
         if let Some(number) = value.and_then(|value| value.as_u64()).filter(|number| *number > 0) {

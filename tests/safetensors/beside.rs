@@ -224,6 +224,6 @@ fn blocks_that_the_settings_promise_are_missed() {
     // Behind the last one lies what predicts further tokens.
     assert_eq!(verify(&[0, 1, 2, 3], config), [""; 0]);
     let findings = verify(&[0, 2], config);
-    assert!(findings.len() == 1 && findings[0].contains("blk.1 is missing"), "{findings:?}");
+    assert!(findings.len() == 1 && findings[0].contains("model.layers.1 is missing"), "{findings:?}");
     assert!(findings[0].contains("config.num_hidden_layers"), "{findings:?}");
 }
