@@ -12,6 +12,7 @@ mod load_into;
 mod mailbox;
 mod options;
 mod progress;
+pub mod recommend;
 mod rules;
 mod schedule;
 mod seat;

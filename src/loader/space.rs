@@ -207,10 +207,7 @@ impl Plan {
 }
 
 fn too_large() -> Error {
-    Error::OutOfMemory {
-        what: "memory for a layer".to_owned(),
-        reason: "its bytes do not fit an address".to_owned(),
-    }
+    Error::OutOfMemory { what: "memory for a layer".to_owned(), reason: "its bytes do not fit an address".to_owned() }
 }
 
 /// Whether a layer's tensors can be viewed where they are.
