@@ -1,4 +1,4 @@
-//! ggml's own functions for rows of numbers, from a library that `benches/run` made of its sources.
+//! ggml's own functions for rows of numbers, from libraries that `benches/run` made of its sources.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::hint::black_box;
@@ -17,14 +17,30 @@ type RowFunction = unsafe extern "C" fn(*const c_void, *mut c_void, i64);
 /// Says how many seconds so many numbers took.
 pub type Timed<'a> = Box<dyn FnMut(&[u8], usize) -> f64 + 'a>;
 
+/// The sources built in one way.
 pub struct Ggml {
     library: Library,
+    /// What it makes F16 with.
+    to_half: &'static str,
+    /// What the names of functions that quantise end in.
+    encoders: &'static str,
+    pub name: &'static str,
     pub version: String,
 }
 
 impl Ggml {
-    pub fn find() -> Result<Ggml, String> {
-        let path = std::env::var_os("PML_BENCH_GGML").ok_or("no library of its sources was built")?;
+    /// As ggml's own build makes these functions: for any processor of the kind.
+    pub fn find_base() -> Result<Ggml, String> {
+        Ggml::load("PML_BENCH_LLAMA", ["ggml_fp32_to_fp16_row", "_ref", "ggml"])
+    }
+
+    /// For this very processor, with what its CPU backend has besides.
+    pub fn find_native() -> Result<Ggml, String> {
+        Ggml::load("PML_BENCH_GGML", ["ggml_cpu_fp32_to_fp16", "", "ggml, native"])
+    }
+
+    fn load(variable: &str, [to_half, encoders, name]: [&'static str; 3]) -> Result<Ggml, String> {
+        let path = std::env::var_os(variable).ok_or("no library of its sources was built")?;
         // SAFETY: ggml's sources have no initialiser that could go wrong.
         let library = unsafe { Library::new(path) }.map_err(|error| error.to_string())?;
         // SAFETY: the type is that of ggml.h, and it returns a string literal.
@@ -32,18 +48,18 @@ impl Ggml {
             let version = library.get::<Version>(b"ggml_version").map_err(|error| error.to_string())?;
             CStr::from_ptr(version()).to_string_lossy().into_owned()
         };
-        Ok(Ggml { library, version })
+        Ok(Ggml { library, to_half, encoders, name, version })
     }
 
     fn function(&self, name: &str) -> Option<RowFunction> {
-        // SAFETY: the types are those of ggml-quants.h, ggml-cpu.h and quants.h.
+        // SAFETY: the types are those of ggml-quants.h, ggml.h, ggml-cpu.h and quants.h.
         unsafe { self.library.get::<RowFunction>(name.as_bytes()).ok().map(|function| *function) }
     }
 
     /// Blocks of this type into F32 or F16.
     pub fn decode(&self, from: Dtype, to: Dtype) -> Option<Timed<'_>> {
         let decode = self.function(&format!("dequantize_row_{}", name(from)))?;
-        let to_half = self.function("ggml_cpu_fp32_to_fp16")?;
+        let to_half = self.function(self.to_half)?;
         let row_bytes = from.bytes(ROW as u64)? as usize;
         let (mut row, mut halves, mut whole) = (vec![0.0_f32; ROW], Vec::new(), Vec::new());
         Some(Box::new(move |input, elements| {
@@ -70,7 +86,7 @@ impl Ggml {
 
     /// F32 into blocks of this type.
     pub fn encode(&self, to: Dtype) -> Option<Timed<'_>> {
-        let encode = self.function(&format!("quantize_row_{}", name(to)))?;
+        let encode = self.function(&format!("quantize_row_{}{}", name(to), self.encoders))?;
         let row_bytes = to.bytes(ROW as u64)? as usize;
         let mut blocks = Vec::new();
         Some(Box::new(move |input, elements| {

@@ -29,11 +29,11 @@ const FLOATS: [Dtype; 6] = [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16, Dty
 const BLOCKS: [Dtype; 5] = [Dtype::Q8_0, Dtype::Q4_0, Dtype::Q4_1, Dtype::Q5_0, Dtype::Q5_1];
 
 pub fn measure(folder: &Path, report: &mut Report) {
-    let ggml = Ggml::find();
+    let (base, native) = (Ggml::find_base(), Ggml::find_native());
     let mut quants = Quants::find();
     conversions(report);
-    dequantising(ggml.as_ref(), &mut quants, report);
-    quantising(ggml.as_ref(), &mut quants, report);
+    dequantising([&base, &native], &mut quants, report);
+    quantising([&base, &native], &mut quants, report);
     loads::measure(folder, report);
 }
 
@@ -55,14 +55,18 @@ fn conversions(report: &mut Report) {
     }
 }
 
-fn dequantising(ggml: Result<&Ggml, &String>, quants: &mut Result<Quants, String>, report: &mut Report) {
+fn dequantising(builds: [&Result<Ggml, String>; 2], quants: &mut Result<Quants, String>, report: &mut Report) {
     report.section("Dequantising");
-    let who = ggml.map_or_else(|reason| format!("not measured: {reason}"), |ggml| ggml.version.clone());
+    let [base, native] = builds;
     report.note(&format!(
-        "{RATES} {} Mi elements of random blocks. ggml's is its `dequantize_row` function, for F16 followed by its \
-         `ggml_cpu_fp32_to_fp16`, row by row of {ROW}: {who}. PyPI's gguf is `quants.dequantize`, timed inside Python, of \
-         {} Mi elements on both sides{}.",
+        "{RATES} {} Mi elements of random blocks. ggml's is its `dequantize_row` function, for F16 followed by a function \
+         from F32 to F16, row by row of {ROW}. \"ggml\" is what its own build makes of these functions, for any x86-64, with \
+         `ggml_fp32_to_fp16_row`: {}. \"ggml, native\" is all of it for this processor, with the CPU backend's \
+         `ggml_cpu_fp32_to_fp16`: {}. PyPI's gguf is `quants.dequantize`, timed inside Python, of {} Mi elements on both \
+         sides{}.",
         ELEMENTS >> 20,
+        who(base),
+        who(native),
         FEW_ELEMENTS >> 20,
         reason(quants)
     ));
@@ -70,8 +74,9 @@ fn dequantising(ggml: Result<&Ggml, &String>, quants: &mut Result<Quants, String
         for to in [Dtype::F16, Dtype::F32] {
             let target = Target::Dtype(to);
             against_memcpy(from, target, report);
-            if let Some(mut theirs) = ggml.ok().and_then(|ggml| ggml.decode(from, to)) {
-                against(from, target, "ggml", |work| theirs(&work.input, work.elements), report);
+            for ggml in builds.into_iter().flatten() {
+                let Some(mut theirs) = ggml.decode(from, to) else { continue };
+                against(from, target, ggml.name, |work| theirs(&work.input, work.elements), report);
             }
         }
         if let Ok(quants) = quants {
@@ -80,21 +85,25 @@ fn dequantising(ggml: Result<&Ggml, &String>, quants: &mut Result<Quants, String
     }
 }
 
-fn quantising(ggml: Result<&Ggml, &String>, quants: &mut Result<Quants, String>, report: &mut Report) {
+fn quantising(builds: [&Result<Ggml, String>; 2], quants: &mut Result<Quants, String>, report: &mut Report) {
     report.section("Quantising");
-    let who = ggml.map_or_else(|reason| format!("not measured: {reason}"), |ggml| ggml.version.clone());
+    let [base, native] = builds;
     report.note(&format!(
-        "{RATES} {} Mi elements. ggml's is `quantize_row` of its CPU backend, row by row of {ROW}: {who}. PyPI's gguf is \
-         `quants.quantize`, timed inside Python, of {} Mi elements on both sides{}.",
+        "{RATES} {} Mi elements. \"ggml\" is `quantize_row_…_ref`, with which it writes files, as its own build makes it: {}. \
+         \"ggml, native\" is `quantize_row` of its CPU backend, with which it computes, for this processor: {}. Both row by \
+         row of {ROW}. PyPI's gguf is `quants.quantize`, timed inside Python, of {} Mi elements on both sides{}.",
         ELEMENTS >> 20,
+        who(base),
+        who(native),
         FEW_ELEMENTS >> 20,
         reason(quants)
     ));
     for to in BLOCKS {
         let target = Target::Dtype(to);
         against_memcpy(Dtype::F32, target, report);
-        if let Some(mut theirs) = ggml.ok().and_then(|ggml| ggml.encode(to)) {
-            against(Dtype::F32, target, "ggml", |work| theirs(&work.input, work.elements), report);
+        for ggml in builds.into_iter().flatten() {
+            let Some(mut theirs) = ggml.encode(to) else { continue };
+            against(Dtype::F32, target, ggml.name, |work| theirs(&work.input, work.elements), report);
         }
         if let Ok(quants) = quants {
             against_quants(Dtype::F32, target, quants, report);
@@ -106,6 +115,10 @@ fn quantising(ggml: Result<&Ggml, &String>, quants: &mut Result<Quants, String>,
     for from in [Dtype::F16, Dtype::Q4_K] {
         against_memcpy(from, Target::Dtype(Dtype::Q8_0), report);
     }
+}
+
+fn who(ggml: &Result<Ggml, String>) -> String {
+    ggml.as_ref().map_or_else(|reason| format!("not measured: {reason}"), |ggml| ggml.version.clone())
 }
 
 fn reason(peer: &Result<Quants, String>) -> String {
