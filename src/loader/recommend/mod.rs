@@ -109,11 +109,10 @@ fn automatic(path: &Path, devices: &[DeviceInfo], available: u64) -> Result<Reco
     for gpu in gpus {
         // A GPU that cannot be woken is passed over.
         let Ok(found) = on_device(path, gpu, available, "a GPU where it fits") else { continue };
-        match &found.choice {
-            Ok(choice) if choice.memory_budget.is_none() => return Ok(found),
-            Ok(_) => second = second.or(Some(found)),
-            Err(_) => {}
+        if found.candidates.first().is_some_and(|as_stored| as_stored.fit == Fit::Whole) {
+            return Ok(found);
         }
+        second = second.or(Some(found).filter(|found| found.choice.is_ok()));
     }
     let reason = if has_gpus { "no GPU where it fits" } else { "no GPU" };
     let host = hosts.first().ok_or_else(|| Error::argument("device", "no host", "a host"))?;
@@ -202,7 +201,9 @@ impl Recommendation {
         add("tensors as stored".to_owned(), self.stored_bytes);
         add(format!("tensors as {}", one.dtype.name()), one.delivered_bytes);
         add("all layers in memory, with the gaps between tensors".to_owned(), one.charged_bytes);
-        add(format!("the largest layer, {}", one.largest.name), one.largest.bytes);
+        if self.layers > 0 {
+            add(format!("the largest layer, {}", one.largest.name), one.largest.bytes);
+        }
         if let Fit::Window { layers, bytes } = one.fit {
             add(format!("the {layers} largest layers together"), bytes);
         }
