@@ -781,6 +781,28 @@ fn plan_serves_large_models_in_any_memory() {
 }
 
 #[test]
+fn plan_serves_every_family_in_any_memory() {
+    let folder = Folder::new();
+    let mut loaded = 0;
+    for preset in PRESETS {
+        let size: &[&str] = if preset == "cnn" { &[] } else { &["--layer-bytes", "2MiB"] };
+        let path = folder.synth("family.gguf", &[&["--preset", preset, "--layers", "9", "--sparse"], size].concat());
+        let stored = number(&json(&["plan", &path, "--device", "cpu", "--memory", "1TiB"]), "stored_bytes");
+        for eighth in [1, 2, 4, 7, 10] {
+            let memory = (stored * eighth / 8).to_string();
+            if pml(&["plan", &path, "--device", "cpu", "--memory", &memory]).status.success() {
+                planned(&path, &memory);
+                loaded += 1;
+            } else {
+                let (_, complaint) = fail(&["plan", &path, "--device", "cpu", "--memory", &memory]);
+                assert!(complaint.contains("expected room for"), "{preset} {memory}: {complaint}");
+            }
+        }
+    }
+    assert!(loaded > 3 * PRESETS.len(), "{loaded}");
+}
+
+#[test]
 fn plan_serves_gpus() {
     let folder = Folder::new();
     let path = folder.synth("bf16.gguf", &["--preset", "tiny", "--type", "BF16"]);
@@ -800,6 +822,8 @@ fn plan_serves_gpus() {
         let old = json_on(kind, &[("PML_DOUBLE", "capability_major=7")], &["plan", &path, "--memory", "100MiB"]);
         assert_eq!((text(&old, "dtype"), text(&old, "strategy")), ("auto", "parallel"));
         assert!(text(&old, "loses").contains("BF16"), "{old}");
+        let shared = json_on(kind, &[("PML_DOUBLE", "unified=1")], &["plan", &path, "--memory", "200MiB"]);
+        assert!(list(&shared, "candidates").iter().all(|one| number(one, "usable_bytes") <= 62 << 20), "{shared}");
         let complaint = fail_on(kind, &["plan", &path, "--memory", "10K", "--device", device]);
         assert!(complaint.contains("of 10240 bytes for layers"), "{complaint}");
         // No GPU has room: the host is asked, and has none either.
