@@ -1565,6 +1565,31 @@ void pml_options_init(struct pml_options_t *options,
                       size_t struct_size);
 
 /**
+ * Looks for the options that suit a model and so many bytes of memory for its layers on a device; reads headers only. Start
+ * `out` from PML_OPTIONS_INIT: its device, strategy, unload, memory_budget, prefetch_count and dtype are chosen, all else gets
+ * its initial values. What is chosen opens, and every layer of it fits.
+ *
+ * `device` is as in pml_options_t; the device that is chosen for "auto" or NULL is told in `out->device`, a string that lives as
+ * long as the library. `available_bytes` 0 stands for what is free on the device now, for which a GPU is woken. A part of the
+ * memory stays free: 5 % of the total, and where the weights are transformed on the host what that takes. What an engine needs
+ * beside the weights is not counted, its KV cache least of all: take it off first.
+ *
+ * The first of these that fits is chosen. As the model is stored (on a device that lacks BF16, with F16 in its place): all
+ * layers in memory, PML_STRATEGY_PARALLEL, no budget; or layers read ahead of use and evicted behind it, with
+ * PML_STRATEGY_PREFETCH, PML_UNLOAD_LRU and a budget of what may be used. The same in the widest type in which the model is
+ * smaller: PML_DTYPE_F16, PML_DTYPE_Q8_0, PML_DTYPE_Q5_0, PML_DTYPE_Q4_0. Last, with PML_STRATEGY_ON_DEMAND, one layer at a time.
+ *
+ * Errors: PML_STATUS_BUDGET where not even that fits, with the arithmetic in pml_last_error; those of pml_loader_open;
+ * PML_STATUS_DEVICE where a GPU does not tell what is free; PML_STATUS_UNSUPPORTED where `out` is a struct of an older version that
+ * lacks a field that was chosen.
+ */
+PML_API
+pml_status_t pml_options_recommend(const char *path,
+                                   const char *device,
+                                   uint64_t available_bytes,
+                                   struct pml_options_t *out);
+
+/**
  * Writes the initial values, as PML_TENSOR_INFO_INIT has them. Does nothing where `info` is NULL.
  */
 PML_API void pml_tensor_info_init(struct pml_tensor_info_t *info, size_t struct_size);

@@ -706,6 +706,131 @@ fn demo_takes_a_model_and_a_budget() {
     assert!(complaint.starts_with("pml: temporary folder: "), "{complaint}");
 }
 
+/// What `plan` says, and the run of its command on this machine; what it took of the memory that was given.
+fn planned(path: &str, memory: &str) -> (Value, Value) {
+    let plan = json(&["plan", path, "--device", "cpu", "--memory", memory]);
+    let command: Vec<&str> = list(&plan, "command").iter().filter_map(Value::as_str).collect();
+    assert_eq!(command[..3], ["pml", "load", path]);
+    let load = json(&command[1..]);
+    assert!(number(&load, "peak_charged_bytes") <= number(&plan, "available_bytes"), "{plan} {load}");
+    (plan, load)
+}
+
+#[test]
+fn plan_shows_its_arithmetic_and_a_command_that_works() {
+    let folder = Folder::new();
+    let path = folder.synth("f32.gguf", &["--preset", "tiny", "--type", "F32", "--layer-bytes", "32MiB", "--sparse"]);
+    let (plan, load) = planned(&path, "1GiB");
+    assert_eq!((text(&plan, "dtype"), text(&plan, "strategy"), text(&plan, "unload")), ("keep", "parallel", "never"));
+    assert!(plan["memory_budget"].is_null() && plan["loses"].is_null());
+    assert_eq!(number(&load, "evictions"), 0);
+    let (plan, load) = planned(&path, "110MiB");
+    assert_eq!((text(&plan, "dtype"), text(&plan, "strategy"), text(&plan, "unload")), ("keep", "prefetch", "lru"));
+    assert!(number(&load, "evictions") > 0 && number(&plan, "prefetch_count") == 1);
+    let (plan, _) = planned(&path, "60MiB");
+    let chosen = list(&plan, "candidates").iter().find(|one| one["is_chosen"] == true).expect("a choice");
+    assert!(text(&plan, "dtype") != "keep" && chosen["dtype"] == plan["dtype"], "{plan}");
+    assert!(text(&plan, "loses").contains("bits"), "{plan}");
+    assert_eq!(
+        keys(chosen),
+        [
+            "dtype",
+            "delivered_bytes",
+            "charged_bytes",
+            "largest_layer",
+            "largest_layer_bytes",
+            "usable_bytes",
+            "fit",
+            "window_layers",
+            "window_bytes",
+            "is_chosen"
+        ]
+    );
+    let printed = succeed(&["plan", &path, "--device", "cpu", "--memory", "110MiB"]);
+    for words in ["less 5 % of the total", "5.50 MiB", "KV cache", "* ", "as a window of 3 layers", "--prefetch 1"] {
+        assert!(printed.contains(words), "{words}: {printed}");
+    }
+    assert!(succeed(&["plan", &path, "--device", "cpu"]).contains("available now to this process"));
+    let (printed, complaint) = fail(&["plan", &path, "--device", "cpu", "--memory", "5MiB"]);
+    assert!(printed.contains("not: its largest layer does not"), "{printed}");
+    assert!(complaint.contains("of 5242880 bytes for layers (as given), expected room for"), "{complaint}");
+}
+
+/// Models as large as real ones, in holes. The smallest of them is gone through.
+#[test]
+fn plan_serves_large_models_in_any_memory() {
+    let folder = Folder::new();
+    for (preset, types) in [("8b", &[][..]), ("8b", &["--type", "F16"]), ("70b", &[]), ("70b", &["--type", "F16"])] {
+        let path = folder.synth("large.gguf", &[&["--preset", preset, "--sparse"], types].concat());
+        for memory in ["16GiB", "8GiB", "2GiB"] {
+            let plan = json(&["plan", &path, "--device", "cpu", "--memory", memory]);
+            let usable = |one: &Value| number(one, "charged_bytes") <= number(one, "usable_bytes");
+            let candidates = list(&plan, "candidates");
+            let chosen = candidates.iter().position(|one| one["is_chosen"] == true).expect("a choice");
+            // Where it is all in memory, the next larger type is not.
+            assert!(candidates[chosen]["fit"] != "whole" || !candidates[..chosen].iter().any(usable), "{plan}");
+            let is_whole = preset == "8b" && (memory == "16GiB" || types.is_empty() && memory == "8GiB");
+            assert_eq!(candidates[chosen]["fit"] == "whole", is_whole, "{plan}");
+            let is_narrow = !types.is_empty() && memory == "2GiB";
+            assert_eq!(plan["dtype"] != "keep", is_narrow, "{plan}");
+        }
+    }
+    let path = folder.synth("8b.gguf", &["--preset", "8b", "--sparse", "--layers", "8"]);
+    let (plan, load) = planned(&path, "1GiB");
+    assert!(number(&load, "bytes") == number(&plan, "stored_bytes") && number(&load, "evictions") > 0);
+}
+
+#[test]
+fn plan_serves_every_family_in_any_memory() {
+    let folder = Folder::new();
+    let mut loaded = 0;
+    for preset in PRESETS {
+        let size: &[&str] = if preset == "cnn" { &[] } else { &["--layer-bytes", "2MiB"] };
+        let path = folder.synth("family.gguf", &[&["--preset", preset, "--layers", "9", "--sparse"], size].concat());
+        let stored = number(&json(&["plan", &path, "--device", "cpu", "--memory", "1TiB"]), "stored_bytes");
+        for eighth in [1, 2, 4, 7, 10] {
+            let memory = (stored * eighth / 8).to_string();
+            if pml(&["plan", &path, "--device", "cpu", "--memory", &memory]).status.success() {
+                planned(&path, &memory);
+                loaded += 1;
+            } else {
+                let (_, complaint) = fail(&["plan", &path, "--device", "cpu", "--memory", &memory]);
+                assert!(complaint.contains("expected room for"), "{preset} {memory}: {complaint}");
+            }
+        }
+    }
+    assert!(loaded > 3 * PRESETS.len(), "{loaded}");
+}
+
+#[test]
+fn plan_serves_gpus() {
+    let folder = Folder::new();
+    let path = folder.synth("bf16.gguf", &["--preset", "tiny", "--type", "BF16"]);
+    for kind in KINDS {
+        let device = kind.device();
+        for arguments in [&[][..], &["--device", device], &["--memory", "100MiB"], &["--memory", "5MiB"]] {
+            let plan = json_on(kind, &[], &[&["plan", &path], arguments].concat());
+            assert_eq!(text(&plan, "device"), device);
+            let command: Vec<&str> = list(&plan, "command").iter().skip(1).filter_map(Value::as_str).collect();
+            let load = json_on(kind, &[], &command);
+            assert_eq!(text(&load, "device"), device);
+            assert!(number(&load, "peak_charged_bytes") <= number(&plan, "available_bytes"), "{plan} {load}");
+        }
+        let new = [("PML_DOUBLE", "capability_major=12")];
+        let given = json_on(kind, &new, &["plan", &path, "--device", device, "--memory", "5MiB"]);
+        assert_eq!((text(&given, "strategy"), text(&given, "dtype")), ("prefetch", "keep"));
+        let old = json_on(kind, &[("PML_DOUBLE", "capability_major=7")], &["plan", &path, "--memory", "100MiB"]);
+        assert_eq!((text(&old, "dtype"), text(&old, "strategy")), ("auto", "parallel"));
+        assert!(text(&old, "loses").contains("BF16"), "{old}");
+        let shared = json_on(kind, &[("PML_DOUBLE", "unified=1")], &["plan", &path, "--memory", "200MiB"]);
+        assert!(list(&shared, "candidates").iter().all(|one| number(one, "usable_bytes") <= 62 << 20), "{shared}");
+        let complaint = fail_on(kind, &["plan", &path, "--memory", "10K", "--device", device]);
+        assert!(complaint.contains("of 10240 bytes for layers"), "{complaint}");
+        // No GPU has room: the host is asked, and has none either.
+        fail_on(kind, &["plan", &path, "--memory", "10K"]);
+    }
+}
+
 #[test]
 fn devices_begin_with_the_host() {
     let devices = json(&["devices"]);
@@ -732,7 +857,7 @@ fn completions_know_the_commands() {
 fn help_and_version_succeed() {
     assert!(succeed(&["--version"]).starts_with("pml "));
     let help = succeed(&["--help"]);
-    for command in ["info", "load", "demo", "verify", "hash", "devices", "synth", "completions"] {
+    for command in ["info", "load", "plan", "demo", "verify", "hash", "devices", "synth", "completions"] {
         assert!(help.contains(command));
         assert!(succeed(&[command, "--help"]).contains("Usage: pml"), "{command}");
     }
@@ -760,6 +885,9 @@ fn wrong_usage_has_a_status_of_its_own() {
         &["load", "x", "--retries", "-1"],
         &["load", "x", "--backoff", "soon"],
         &["load", "x", "--compute", "long"],
+        &["plan"],
+        &["plan", "x", "--memory", "0"],
+        &["plan", "x", "--device", "gpu"],
         &["demo", "--passes", "0"],
         &["demo", "--budget", "0"],
         &["synth", "x"],
@@ -782,7 +910,7 @@ fn failures_take_one_line() {
     std::fs::write(&cut, &std::fs::read(&path).expect("the model")[..100_000]).expect("written");
     let strange = folder.path("two\nlines.gguf");
     std::fs::write(&strange, b"GGUF").expect("written");
-    for command in ["info", "load", "demo", "verify", "hash"] {
+    for command in ["info", "load", "plan", "demo", "verify", "hash"] {
         for file in [folder.path("nowhere.gguf"), folder.path(""), cut.clone(), strange.clone()] {
             fail(&[command, &file]);
         }
@@ -1127,7 +1255,7 @@ fn a_device_that_is_not_there_is_refused_with_the_reason() {
     let path = folder.tiny();
     for kind in KINDS {
         let absent = kind.device().replace('0', "7");
-        for command in ["load", "hash", "demo"] {
+        for command in ["load", "hash", "demo", "plan"] {
             let complaint = fail_on(kind, &[command, &path, "--device", &absent]);
             assert!(complaint.contains(&format!("found '{absent}'")), "{complaint}");
             assert!(complaint.contains(&format!("one that is there: {}", kind.device())), "{complaint}");

@@ -1,6 +1,6 @@
 //! Measures libpml against its limits and against others, and writes `benches/report`: start it with `benches/run`.
 //!
-//! Named parts (`open`, `acquire`, `passes`, `overlap`) are measured alone, and nothing is written then.
+//! Named parts (`open`, `acquire`, `passes`, `overlap`, `transforms`) are measured alone, and nothing is written then.
 //!
 //! Machines are noisy, so whatever is compared runs in turn with the other side in one run, and the median of the
 //! ratios counts, not the ratio of medians.
@@ -16,6 +16,7 @@ mod passes;
 mod peers;
 mod plot;
 mod report;
+mod transforms;
 
 use std::path::Path;
 
@@ -24,11 +25,12 @@ use report::Report;
 /// Measures one part of what the library does, with models in a folder of its own.
 type Part = fn(&Path, &mut Report);
 
-const PARTS: [(&str, Part); 4] = [
+const PARTS: [(&str, Part); 5] = [
     ("open", open::measure),
     ("acquire", acquire::measure),
     ("passes", passes::measure),
     ("overlap", overlap::measure),
+    ("transforms", transforms::measure),
 ];
 
 fn main() {

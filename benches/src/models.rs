@@ -35,7 +35,7 @@ pub fn tensors(folder: &Path, count: usize, layer: usize) -> PathBuf {
 
 /// So many blocks of so many matrices.
 pub fn blocks(folder: &Path, count: usize, matrices: usize, dtype: Dtype, shape: &[u64]) -> PathBuf {
-    let path = folder.join(format!("{count}-blocks-{matrices}.gguf"));
+    let path = folder.join(format!("{count}-blocks-{matrices}-{}.gguf", dtype.name()));
     let matrices = 0..matrices;
     let names = (0..count).flat_map(|block| matrices.clone().map(move |number| format!("blk.{block}.ffn_{number}")));
     write_holes(&path, names, dtype, shape);

@@ -77,6 +77,22 @@ impl From<Unload> for loader::Unload {
     }
 }
 
+/// What `--strategy` takes for it.
+pub(super) fn strategy_name(wanted: loader::Strategy) -> String {
+    let same = |one: &&Strategy| loader::Strategy::from(**one) == wanted;
+    name(Strategy::value_variants().iter().find(same))
+}
+
+/// What `--unload` takes for it.
+pub(super) fn unload_name(wanted: loader::Unload) -> String {
+    let same = |one: &&Unload| loader::Unload::from(**one) == wanted;
+    name(Unload::value_variants().iter().find(same))
+}
+
+fn name(value: Option<&impl ValueEnum>) -> String {
+    value.and_then(ValueEnum::to_possible_value).map_or(String::new(), |value| value.get_name().to_owned())
+}
+
 /// What happens when a tensor cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Recovery {

@@ -11,6 +11,7 @@ mod info;
 mod load;
 mod metadata;
 mod output;
+mod plan;
 mod progress;
 mod synth;
 mod timeline;
@@ -37,6 +38,7 @@ pub(crate) struct Cli {
 enum Command {
     Info(info::Arguments),
     Load(load::Arguments),
+    Plan(plan::Arguments),
     Demo(demo::Arguments),
     Convert(convert::Arguments),
     Verify(verify::Arguments),
@@ -66,6 +68,7 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<(), Failure> {
     match command {
         Command::Info(arguments) => info::run(arguments, out),
         Command::Load(arguments) => load::run(arguments, out),
+        Command::Plan(arguments) => plan::run(arguments, out),
         Command::Demo(arguments) => demo::run(arguments, out),
         Command::Convert(arguments) => convert::run(arguments, out),
         Command::Verify(arguments) => verify::run(arguments, out),

@@ -110,7 +110,7 @@ pub unsafe extern "C" fn pml_device_info(index: usize, out: *mut pml_device_info
 }
 
 /// A text, kept as long as the library: devices have only so many names and models.
-fn kept(text: &str) -> &'static CStr {
+pub(super) fn kept(text: &str) -> &'static CStr {
     static TEXTS: Mutex<Option<HashSet<&'static CStr>>> = Mutex::new(None);
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
     let texts = texts.get_or_insert_default();

@@ -15,6 +15,7 @@ mod loader;
 mod loading;
 mod metadata;
 mod options;
+mod recommend;
 mod rules;
 mod structs;
 mod tensor;
@@ -35,6 +36,7 @@ pub use loader::*;
 pub use loading::*;
 pub use metadata::*;
 pub use options::*;
+pub use recommend::*;
 pub use rules::*;
 pub use tensor::*;
 

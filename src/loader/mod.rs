@@ -14,6 +14,7 @@ mod mailbox;
 mod options;
 mod parts;
 mod progress;
+pub mod recommend;
 mod rules;
 mod schedule;
 mod seat;

@@ -95,7 +95,7 @@ impl Core {
     fn try_device(&self, name: DeviceName) -> Result<Seat, String> {
         let lane = Lane::of(name).map_err(|error| error.to_string())?;
         let room = lane.device().room().map_err(|error| error.to_string())?;
-        let wanted = self.most_bytes(&lane).map_err(|error| error.to_string())?;
+        let wanted = self.most_bytes(name.kind).map_err(|error| error.to_string())?;
         if room.free < wanted {
             return Err(format!("{} of {} bytes free, {wanted} wanted", room.free, room.total));
         }
@@ -104,7 +104,7 @@ impl Core {
     }
 
     fn sit_down(&self, lane: Arc<Lane>, reason: String) -> Result<Seat> {
-        let whole = self.whole_bytes(&lane)?.min(self.residency.limits().bytes);
+        let whole = self.whole_bytes(lane.name().kind)?.min(self.residency.limits().bytes);
         let alignment = self.settings.spacing.alignment.max(GRAIN);
         let limit = if self.shares_budget { u64::MAX } else { self.residency.limits().bytes };
         let allocator_of = self.settings.allocator.as_ref().map(|_| self.residency.id());
@@ -115,21 +115,25 @@ impl Core {
     }
 
     /// What all layers would take on a device.
-    fn whole_bytes(&self, lane: &Arc<Lane>) -> Result<u64> {
-        Ok(self.charges(lane)?.into_iter().fold(0, u64::saturating_add))
+    fn whole_bytes(&self, kind: DeviceKind) -> Result<u64> {
+        Ok(self.charges(kind)?.into_iter().fold(0, u64::saturating_add))
     }
 
-    /// What each layer would take on a device.
-    fn charges(&self, lane: &Arc<Lane>) -> Result<Vec<u64>> {
-        let terms = Terms { lane: Some(lane), allocator: None, spacing: self.settings.spacing };
-        (0..self.layers.len()).map(|layer| Ok(Plan::new(self.files(layer), terms)?.charge)).collect()
+    /// What each layer would take on a device of this kind, which need not be the one that they go to.
+    pub(super) fn charges(&self, kind: DeviceKind) -> Result<Vec<u64>> {
+        let on_host = Terms { lane: None, allocator: self.settings.allocator.as_ref(), spacing: self.settings.spacing };
+        let plan = |layer| match kind {
+            DeviceKind::Host => Plan::new(self.files(layer), on_host),
+            DeviceKind::Cuda | DeviceKind::Hip => Plan::away(self.files(layer), self.settings.spacing),
+        };
+        (0..self.layers.len()).map(|layer| Ok(plan(layer)?.charge)).collect()
     }
 
     /// What layers may take on a device at most.
-    fn most_bytes(&self, lane: &Arc<Lane>) -> Result<u64> {
+    fn most_bytes(&self, kind: DeviceKind) -> Result<u64> {
         let (shared, _) = self.residency.lock().shared();
         let limits = self.residency.limits();
-        let mut charges = self.charges(lane)?;
+        let mut charges = self.charges(kind)?;
         charges.sort_unstable_by_key(|charge| std::cmp::Reverse(*charge));
         let largest = charges.into_iter().take(limits.layers).fold(0, u64::saturating_add);
         Ok(largest.min(limits.bytes).min(shared))

@@ -178,15 +178,8 @@ impl Plan {
     /// What space a layer takes: on a device a place; on the host in place where every file of it can be viewed as it is
     /// wanted, else a slab.
     pub fn new(layer: LayerFiles<'_>, terms: Terms<'_>) -> Result<Plan> {
-        let too_large = || Error::OutOfMemory {
-            what: "memory for a layer".to_owned(),
-            reason: "its bytes do not fit an address".to_owned(),
-        };
         if terms.lane.is_some() {
-            let (positions, bytes) = positions(layer, terms.spacing, GRAIN, true).ok_or_else(too_large)?;
-            // A layer without bytes has a place too.
-            let charge = (bytes as u64).max(1).checked_next_multiple_of(GRAIN).ok_or_else(too_large)?;
-            return Ok(Plan { layout: Layout::Away { positions }, charge, misaligned: 0 });
+            return Plan::away(layer, terms.spacing);
         }
         let is_viewable = terms.allocator.is_none() && is_viewable(layer, terms.spacing);
         let misaligned = if is_viewable { misaligned_tensors(layer) } else { 0 };
@@ -203,6 +196,18 @@ impl Plan {
         let charge = bytes as u64 - positions.first().copied().unwrap_or(0);
         Ok(Plan { layout: Layout::Slab { positions, bytes }, charge, misaligned })
     }
+
+    /// What place a layer takes on a device, whichever it is.
+    pub fn away(layer: LayerFiles<'_>, spacing: Spacing) -> Result<Plan> {
+        let (positions, bytes) = positions(layer, spacing, GRAIN, true).ok_or_else(too_large)?;
+        // A layer without bytes has a place too.
+        let charge = (bytes as u64).max(1).checked_next_multiple_of(GRAIN).ok_or_else(too_large)?;
+        Ok(Plan { layout: Layout::Away { positions }, charge, misaligned: 0 })
+    }
+}
+
+fn too_large() -> Error {
+    Error::OutOfMemory { what: "memory for a layer".to_owned(), reason: "its bytes do not fit an address".to_owned() }
 }
 
 /// Whether a layer's tensors can be viewed where they are.

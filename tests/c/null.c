@@ -126,6 +126,14 @@ static void without_handles(void)
     pml_budget_free(budget);
     pml_budget_free(NULL);
 
+    INVALID(pml_options_recommend(NULL, "cpu", 1, &options));
+    INVALID(pml_options_recommend("nothing.gguf", "cpu", 1, NULL));
+    INVALID(pml_options_recommend("nothing.gguf", "gpu", 1, &options));
+    EXPECT(PML_STATUS_NOT_FOUND, pml_options_recommend("nothing.gguf", NULL, 1, &options));
+    options.struct_size = 3;
+    INVALID(pml_options_recommend("nothing.gguf", "cpu", 1, &options));
+    pml_options_init(&options, sizeof options);
+
     INVALID(pml_loader_open(NULL, NULL, &loader));
     CHECK(loader == NULL);
     INVALID(pml_loader_open("nothing.gguf", NULL, NULL));

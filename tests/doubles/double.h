@@ -66,7 +66,8 @@ enum {
     X(check_sources, 1)         /* whether page-locked sources are hashed, to see them change; takes time */           \
     X(abort, 1)                 /* whether a violation ends the process; else it is only counted */                    \
     X(lose_device, 0)           /* from now on every call fails */                                                     \
-    X(unified, 0)               /* whether the devices say that they are integrated */
+    X(unified, 0)               /* whether the devices say that they are integrated */                                 \
+    X(capability_major, 7)      /* their generation; newer ones compute with BF16 */
 
 /* Values that only double_get gives. */
 #define DOUBLE_COUNTERS(X)                                                                                             \

@@ -1,9 +1,11 @@
-//! Others' readers of the same files.
+//! Others' readers of the same files, and their functions for the same numbers.
 
 #[cfg(feature = "candle")]
 mod candle;
+pub mod ggml;
 mod llama;
 mod python;
+pub mod quants;
 
 use std::path::Path;
 
