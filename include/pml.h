@@ -978,8 +978,9 @@ typedef struct pml_options_t {
     const char *cache_path;
     /**
      * What all tensors are delivered as that can be, unless a rule says otherwise: a PML_DTYPE_ value that pml_rules_dtype
-     * takes; PML_DTYPE_KEEP. Floating-point and quantised tensors can be, and to PML_DTYPE_INT8, PML_DTYPE_INT8_32 and
-     * quantised types those of two dimensions and more whose rows are whole blocks; others stay as they are stored.
+     * takes; PML_DTYPE_KEEP. Floating-point and quantised tensors can be, and to types of less than 16 bits an element those
+     * of two dimensions and more whose rows are whole blocks (of PML_DTYPE_NF4: whose elements are; of PML_DTYPE_INT8: of 32
+     * elements and more); others stay as they are stored, as do those beside which a tensor has the name of their scales.
      */
     uint32_t dtype;
     /**
