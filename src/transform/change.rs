@@ -8,7 +8,7 @@ use super::quantise::{self, Encoder};
 use crate::tensor::Dtype;
 
 /// Numbers on their way through F32: whole blocks of every type, and few enough for the nearest cache.
-const PIECE: usize = 2048;
+const PIECE: usize = 1024;
 /// Elements that share a scale.
 const GROUP: usize = 32;
 const NF4_BLOCK: usize = 64;
@@ -200,8 +200,15 @@ impl Transform {
         let pieces = input.chunks(units * self.unit.input).zip(output.chunks_mut(units * self.unit.output));
         for (input, output) in pieces {
             let units = input.len() / self.unit.input;
-            let numbers = &mut buffer[..units * self.unit.elements];
-            values.read(input, numbers);
+            let numbers = match bytemuck::try_cast_slice(input) {
+                // They are what they would become.
+                Ok(numbers) if self.from == Dtype::F32 => numbers,
+                _ => {
+                    let numbers = &mut buffer[..units * self.unit.elements];
+                    values.read(input, numbers);
+                    &*numbers
+                }
+            };
             let (own, rest) = std::mem::take(&mut scales).split_at_mut(units * self.unit.scales);
             scales = rest;
             then(numbers, output, own);

@@ -9,9 +9,13 @@
 //! Numbers that are no integers of 32 bits (a NaN, an infinity, everything in a block whose scale's inverse exceeds F32)
 //! become zero, as they do in `gguf` on x86-64.
 
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 use super::{Encoder, inverse, largest_magnitude, levelled};
 use crate::tensor::Dtype;
 use crate::transform::convert;
+#[cfg(target_arch = "x86_64")]
+use crate::transform::environment;
 
 /// Elements in a block of all these types.
 pub const BLOCK: usize = 32;
@@ -19,6 +23,8 @@ pub const BLOCK: usize = 32;
 /// What makes blocks of this type.
 pub fn encoder(to: Dtype) -> Option<Encoder> {
     match to {
+        #[cfg(target_arch = "x86_64")]
+        Dtype::Q8_0 if x86::is_there() => Some(encode_q8_0_at_once),
         Dtype::Q8_0 => Some(encode_q8_0),
         Dtype::Q4_0 => Some(encode_q4_0),
         Dtype::Q4_1 => Some(encode_q4_1),
@@ -34,6 +40,19 @@ levelled! {
     fn encode_q4_1(values: &[f32], blocks: &mut [u8]) = each::<20, Q4_1>;
     fn encode_q5_0(values: &[f32], blocks: &mut [u8]) = each::<22, Q5_0>;
     fn encode_q5_1(values: &[f32], blocks: &mut [u8]) = each::<24, Q5_1>;
+}
+
+/// Eight values at once.
+#[cfg(target_arch = "x86_64")]
+fn encode_q8_0_at_once(values: &[f32], blocks: &mut [u8]) {
+    // SAFETY: it is chosen where the processor has what it takes.
+    environment::standard(|| unsafe { x86::q8_0(values, blocks) });
+}
+
+/// One value after another, for comparison.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub fn plain_q8_0(values: &[f32], blocks: &mut [u8]) {
+    each::<34, Q8_0>(values, blocks);
 }
 
 /// A type of block.

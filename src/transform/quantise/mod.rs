@@ -12,6 +12,8 @@ mod int8;
 mod nf4;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use int8::{absmax, int8_groups, int8_row, int8_scale, int8_with, relay_q8_0};
 pub use nf4::nf4;
