@@ -117,11 +117,6 @@ impl PlacedWriter {
         &self.file
     }
 
-    /// The bytes of the whole file.
-    pub fn file_bytes(&self) -> u64 {
-        self.end
-    }
-
     /// Writes bytes to where they belong.
     pub fn write_at(&self, bytes: &[u8], position: u64) -> Result<()> {
         os::write_at(&self.file, bytes, position).map_err(|error| self.failed(&error))
@@ -136,6 +131,11 @@ impl PlacedWriter {
             temporary.persist(&self.path).map_err(|error| self.failed(&error.error))?;
         }
         sync_folder(&self.path).map_err(|error| self.failed(&error))
+    }
+
+    /// Takes it away, if it has no name yet; what is still being written to it goes nowhere.
+    pub fn abandon(&self) {
+        drop(self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn failed(&self, error: &std::io::Error) -> Error {
