@@ -49,13 +49,13 @@ static void wait_for_destroy(void)
 /* The size in memory of what `size` bytes of a struct say: alignment and offsets are those that the library uses. */
 static void struct_sizes(void)
 {
-    CHECK(sizeof(pml_options_t) == 192);
+    CHECK(sizeof(pml_options_t) == 200);
     CHECK(sizeof(pml_device_info_t) == 72);
     CHECK(sizeof(pml_layer_info_t) == 64);
     CHECK(sizeof(pml_tensor_info_t) == 88);
     CHECK(sizeof(pml_view_t) == 48);
     CHECK(sizeof(pml_metadata_info_t) == 48);
-    CHECK(sizeof(pml_stats_t) == 248);
+    CHECK(sizeof(pml_stats_t) == 264);
     CHECK(sizeof(pml_event_t) == 96);
     CHECK(sizeof(pml_allocator_t) == 32);
 }
@@ -365,9 +365,9 @@ static void options_answered(const char *path)
     /* Not served by this version. */
     REFUSED(device, "cuda:99", PML_STATUS_UNSUPPORTED);
     REFUSED(device, "hip:99", PML_STATUS_UNSUPPORTED);
-    REFUSED(cache_path, "/nowhere", PML_STATUS_UNSUPPORTED);
     /* Served by none. */
     REFUSED(device, "toaster", PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(cache_digest, 2, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(alignment, 48, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(alignment, 8192, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(tail_padding, (1 << 20) + 1, PML_STATUS_INVALID_ARGUMENT);
