@@ -35,6 +35,8 @@ pub struct Manifest {
     pub format: Format,
     /// Its bytes.
     pub file_bytes: u64,
+    /// Its time of change, in nanoseconds since 1970: that of what it was made of, so that any later change shows.
+    pub modified: i128,
     /// The bytes of its headers.
     pub header_bytes: u64,
     /// Their hash.
@@ -131,6 +133,9 @@ impl Place {
         if source.size() != manifest.file_bytes {
             return Err(expected("size"));
         }
+        if source.identity().is_none_or(|identity| identity.modified != manifest.modified) {
+            return Err(expected("time of change"));
+        }
         if manifest.header_bytes > source.size() || hash(source, manifest.header_bytes)? != manifest.header_digest {
             return Err(expected("header"));
         }
@@ -175,6 +180,7 @@ impl Manifest {
             "key": key,
             "format": self.format.name(),
             "file_bytes": self.file_bytes,
+            "modified": self.modified.to_string(),
             "header_bytes": self.header_bytes,
             "header_sha256": self.header_digest,
             "sha256": self.digest,
@@ -202,6 +208,7 @@ impl Manifest {
         let manifest = Manifest {
             format: Format::ALL.into_iter().find(|format| body["format"] == format.name())?,
             file_bytes: body["file_bytes"].as_u64()?,
+            modified: word("modified")?.parse().ok()?,
             header_bytes: body["header_bytes"].as_u64()?,
             header_digest: word("header_sha256")?,
             digest: word("sha256"),
@@ -239,6 +246,7 @@ mod tests {
         let manifest = Manifest {
             format: Format::Gguf,
             file_bytes: 1000,
+            modified: 7,
             header_bytes: 96,
             header_digest: "ab".repeat(32),
             digest: None,

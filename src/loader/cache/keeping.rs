@@ -138,19 +138,21 @@ impl Keeping {
         let outline = self.writing.outline();
         let bytes = outline.layout.file_bytes();
         let header = self.writing.outline().layout.header();
-        let manifest = Manifest {
-            format: outline.format,
-            file_bytes: bytes,
-            header_bytes: header.len() as u64,
-            header_digest: hexadecimal(&Sha256::digest(header)),
-            digest: self.cache.digest.then(|| entry::digest_written(&file, bytes)).transpose()?,
-            sources: self.files.versions().collect(),
-            tensors: self.tensors,
-        };
-        file.finish()?;
+        let digest = self.cache.digest.then(|| entry::digest_written(&file, bytes)).transpose()?;
+        file.finish(Some(self.files.newest()))?;
         // From here on others may read it; until it has its manifest, nobody takes it for one that was left behind.
         let failed = |error: std::io::Error| Error::from_io(&path_text(&self.folder), "lock", &error);
         file.file().lock_shared().map_err(failed)?;
+        let manifest = Manifest {
+            format: outline.format,
+            file_bytes: bytes,
+            modified: os::identity(file.file()).map_err(failed)?.modified,
+            header_bytes: header.len() as u64,
+            header_digest: hexadecimal(&Sha256::digest(header)),
+            digest,
+            sources: self.files.versions().collect(),
+            tensors: self.tensors,
+        };
         self.place.write_manifest(&manifest)?;
         // What cannot be removed now is removed another time.
         let _ = folder::remove_stale(&self.folder, &manifest, &self.place);

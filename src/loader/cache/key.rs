@@ -1,6 +1,7 @@
 //! What a converted model is known by: the files that it was made of, and what was made of them.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
@@ -55,6 +56,12 @@ impl Files {
             let told = |identity: os::Identity| (identity.size, identity.modified);
             now.map(told) == before.map(told)
         })
+    }
+
+    /// When the newest of them was changed: the same for whoever makes the entry.
+    pub fn newest(&self) -> SystemTime {
+        let newest = self.identities.iter().flatten().map(|identity| identity.modified).max().unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(newest.try_into().unwrap_or(0))
     }
 
     /// The first one's name, for messages.

@@ -166,10 +166,9 @@ impl Cached {
             None if self.in_use.is_some() => CacheUse::Read,
             Some(Phase::Failed) => CacheUse::Failed,
             None if self.has_failed => CacheUse::Failed,
-            None => CacheUse::None,
+            None | Some(Phase::GivenUp) => CacheUse::None,
             Some(Phase::Writing | Phase::Finishing) => CacheUse::Writing,
             Some(Phase::Written) => CacheUse::Written,
-            Some(Phase::GivenUp) => CacheUse::None,
         }
     }
 }

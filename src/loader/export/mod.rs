@@ -70,7 +70,7 @@ impl Loader {
         let writing = Arc::new(Writing::new(path, outline, PlacedWriter::create, tensors, forms, &core.sources));
         let file = writing.file()?;
         run_all(core, &writing, progress)?;
-        file.finish()?;
+        file.finish(None)?;
         let outline = writing.outline();
         let (file_bytes, left_out) = (outline.layout.file_bytes(), outline.left_out.clone());
         Ok(Exported { format, file_bytes, left_out })

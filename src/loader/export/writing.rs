@@ -275,7 +275,7 @@ fn add(ranges: &mut Vec<Range<u64>>, new: Range<u64>) {
     let last = ranges.partition_point(|range| range.start <= new.end);
     let start = ranges.get(first).filter(|_| first < last).map_or(new.start, |range| range.start.min(new.start));
     let end = ranges[first..last].last().map_or(new.end, |range| range.end.max(new.end));
-    ranges.splice(first..last, [start..end]);
+    ranges.splice(first..last, std::iter::once(start..end));
 }
 
 #[cfg(test)]
@@ -286,15 +286,16 @@ mod tests {
     fn ranges_grow_together() {
         let mut ranges = Vec::new();
         for (new, expected) in [
-            (10..20, vec![10..20]),
-            (30..40, vec![10..20, 30..40]),
-            (0..5, vec![0..5, 10..20, 30..40]),
-            (20..30, vec![0..5, 10..40]),
-            (12..14, vec![0..5, 10..40]),
-            (3..50, vec![0..50]),
+            (10..20, &[(10, 20)][..]),
+            (30..40, &[(10, 20), (30, 40)]),
+            (0..5, &[(0, 5), (10, 20), (30, 40)]),
+            (20..30, &[(0, 5), (10, 40)]),
+            (12..14, &[(0, 5), (10, 40)]),
+            (3..50, &[(0, 50)]),
         ] {
             add(&mut ranges, new);
-            assert_eq!(ranges, expected);
+            let found: Vec<(u64, u64)> = ranges.iter().map(|range| (range.start, range.end)).collect();
+            assert_eq!(found, expected);
         }
         assert!(covers(&ranges, &(0..50)) && covers(&ranges, &(7..9)) && !covers(&ranges, &(49..51)));
     }
