@@ -273,6 +273,16 @@
 #define PML_DTYPE_NF4 1012
 
 /**
+ * 1 element in 1 byte: four exponent and three mantissa bits, no infinities and no negative zero.
+ */
+#define PML_DTYPE_F8_E4M3FNUZ 1013
+
+/**
+ * 1 element in 1 byte: five exponent and two mantissa bits, no infinities and no negative zero.
+ */
+#define PML_DTYPE_F8_E5M2FNUZ 1014
+
+/**
  * As it is stored: what a tensor is delivered as, for pml_rules_dtype and the option `dtype`.
  */
 #define PML_DTYPE_KEEP 2000

@@ -609,8 +609,12 @@ fn two_loaders_share_the_wire_evenly() {
     for loader in &loaders {
         loader.start().unwrap();
     }
-    until(|| loaders.iter().any(|loader| loader.progress() > 0.6));
-    let done = loaders.iter().map(|loader| loader.progress()).collect::<Vec<_>>();
+    // From when both are under way, however late the second came.
+    until(|| loaders.iter().all(|loader| loader.progress() > 0.02));
+    let before = loaders.each_ref().map(Loader::progress);
+    until(|| loaders.iter().any(|loader| loader.progress() > 0.7));
+    let after = loaders.each_ref().map(Loader::progress);
+    let done = [after[0] - before[0], after[1] - before[1]];
     let share = done[0] / (done[0] + done[1]);
     assert!((0.4..=0.6).contains(&share), "{done:?}");
     for loader in loaders {

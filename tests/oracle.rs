@@ -3,26 +3,37 @@
 mod common;
 
 use std::ffi::OsStr;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::model::{Model, every_value, numbers};
 use common::{folder, model_files, open_path};
-use pml::Loader;
 use pml::format::gguf::write::Datum;
 use pml::format::{Value, shard_path};
+use pml::loader::{Target, Tensor};
 use pml::tensor::Dtype;
+use pml::{Loader, Options};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 /// Runs a script of this folder; `None` where no Python is named.
 fn python(test: &str, script: &str, arguments: &[impl AsRef<OsStr>]) -> Option<Vec<u8>> {
+    python_given(test, script, arguments, "")
+}
+
+/// The same, with a text on its standard input.
+fn python_given(test: &str, script: &str, arguments: &[impl AsRef<OsStr>], text: &str) -> Option<Vec<u8>> {
     let Some(python) = std::env::var_os("PML_TEST_PYTHON") else {
         println!("skipped: {test}: PML_TEST_PYTHON is not set");
         return None;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(script);
-    let output = Command::new(python).arg(script).args(arguments).output().expect("PML_TEST_PYTHON names a Python");
+    let mut input = tempfile::tempfile().expect("a file");
+    input.write_all(text.as_bytes()).and_then(|()| input.rewind()).expect("room for a text");
+    let mut command = Command::new(python);
+    command.arg(script).args(arguments).stdin(input);
+    let output = command.output().expect("PML_TEST_PYTHON names a Python");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(output.stdout)
 }
@@ -121,6 +132,62 @@ fn real_files_agree() {
         check(&path, &opinions);
         check_command(&path, &opinions[0]);
     }
+}
+
+/// The types that PyPI's gguf can make.
+const MADE: [&str; 8] = ["F32", "F16", "F64", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"];
+
+#[test]
+fn real_files_in_other_types_agree() {
+    for path in model_files("real_files_in_other_types_agree") {
+        let arguments: Vec<&OsStr> = std::iter::once(path.as_os_str()).chain(MADE.map(OsStr::new)).collect();
+        let Some(printed) = python("real_files_in_other_types_agree", "transforms.py", &arguments) else { return };
+        let opinions: Json = serde_json::from_slice(&printed).expect("JSON from the script");
+        for name in MADE {
+            let dtype = Target::from_name(name).expect("a type");
+            let loader = Loader::open(&path, Options { dtype, ..Options::default() }).expect("the model");
+            for index in 0..loader.catalogue().tensors().len() {
+                let tensor = loader.tensor_at(index).expect("a tensor");
+                let bytes = tensor.acquire().and_then(|lease| lease.to_vec()).expect("its bytes");
+                let expected = &opinions[name][tensor.info().name];
+                assert_eq!(
+                    *expected,
+                    hex(&Sha256::digest(bytes)),
+                    "{}: {} as {name}",
+                    path.display(),
+                    tensor.info().name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn safetensors_as_f16_are_the_gguf_file() {
+    const TEST: &str = "safetensors_as_f16_are_the_gguf_file";
+    let Some(folder) = std::env::var_os("PML_TEST_MINILM") else {
+        println!("skipped: {TEST}: PML_TEST_MINILM is not set");
+        return;
+    };
+    let made = model_files(TEST).into_iter().find(|path| path.ends_with("all-MiniLM-L6-v2-f16.gguf"));
+    let Some(made) = made.map(|path| open_path(&path).expect("the model")) else { return };
+    let dtype = Target::Dtype(Dtype::F16);
+    let loader = Loader::open(folder, Options { dtype, ..Options::default() }).expect("the model");
+    let names: Vec<&str> = loader.catalogue().tensors().iter().map(|tensor| tensor.name).collect();
+    let Some(printed) = python_given(TEST, "names.py", &["6"], &names.join("\n")) else { return };
+    let related: Json = serde_json::from_slice(&printed).expect("JSON from the script");
+    let mut compared = 0;
+    for name in names {
+        let Some(expected) = related[name].as_str().and_then(|name| made.tensor(name).ok()) else { continue };
+        if expected.info().dtype != Dtype::F16 {
+            continue;
+        }
+        let own = loader.tensor(name).expect("a tensor");
+        let bytes = |tensor: &Tensor| tensor.acquire().and_then(|lease| lease.to_vec()).expect("its bytes");
+        assert!(bytes(&own) == bytes(&expected), "{name}");
+        compared += 1;
+    }
+    assert!(compared >= 37, "{compared} matrices of six blocks and the embedding");
 }
 
 /// What the `pml` command prints of a file, as JSON.

@@ -160,7 +160,10 @@ fn make<'a>(
         6 => {
             let tensor = loader.tensor_at(argument % (2 * LAYERS)).expect("a tensor");
             match tensor.acquire_within(timeout) {
-                Ok(lease) => assert!(lease.to_vec().expect("a copy").iter().all(|byte| usize::from(*byte) == tensor.index() + 1), "other bytes"),
+                Ok(lease) => assert!(
+                    lease.to_vec().expect("a copy").iter().all(|byte| usize::from(*byte) == tensor.index() + 1),
+                    "other bytes"
+                ),
                 Err(error) => expected(&error),
             }
             tensors.lock().expect("no thread panicked").push(tensor);

@@ -150,6 +150,10 @@ pub const PML_DTYPE_F6_E2M3: u32 = 1010;
 pub const PML_DTYPE_F6_E3M2: u32 = 1011;
 /// 64 elements in 32 bytes, their scale beside them in a tensor of its own.
 pub const PML_DTYPE_NF4: u32 = 1012;
+/// 1 element in 1 byte: four exponent and three mantissa bits, no infinities and no negative zero.
+pub const PML_DTYPE_F8_E4M3FNUZ: u32 = 1013;
+/// 1 element in 1 byte: five exponent and two mantissa bits, no infinities and no negative zero.
+pub const PML_DTYPE_F8_E5M2FNUZ: u32 = 1014;
 /// As it is stored: what a tensor is delivered as, for pml_rules_dtype and the option `dtype`.
 pub const PML_DTYPE_KEEP: u32 = 2000;
 /// As it is stored, but PML_DTYPE_F16 in place of PML_DTYPE_BF16 where the device (of "auto": any GPU) does not compute with

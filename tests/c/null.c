@@ -111,6 +111,10 @@ static void without_handles(void)
     INVALID(pml_rules_layer(rules, "*", NULL));
     INVALID(pml_rules_layer(rules, "", "x"));
     INVALID(pml_rules_skip(rules, NULL));
+    INVALID(pml_rules_dtype(NULL, "*", PML_DTYPE_F16));
+    INVALID(pml_rules_dtype(rules, NULL, PML_DTYPE_F16));
+    INVALID(pml_rules_dtype(rules, "", PML_DTYPE_F16));
+    INVALID(pml_rules_dtype(rules, "*", PML_DTYPE_Q6_K));
     INVALID(pml_rules_skip(rules, "\xff"));
     pml_rules_free(rules);
     pml_rules_free(NULL);

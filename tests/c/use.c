@@ -367,6 +367,10 @@ static void options_answered(const char *path)
     REFUSED(device, "hip:99", PML_STATUS_UNSUPPORTED);
     /* Served by none. */
     REFUSED(device, "toaster", PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(dtype, PML_DTYPE_Q4_K, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(dtype, 3000, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(keep_original, 2, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(format, 3, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(cache_digest, 2, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(alignment, 48, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(alignment, 8192, PML_STATUS_INVALID_ARGUMENT);
@@ -452,6 +456,50 @@ static void rules(const char *path)
     pml_loader_free(loader);
 }
 
+/* Tensors in other types than they are stored in, with their scales beside them. */
+static void types(const char *path)
+{
+    pml_options_t options = PML_OPTIONS_INIT;
+    pml_tensor_info_t info = PML_TENSOR_INFO_INIT, scales = PML_TENSOR_INFO_INIT;
+    pml_view_t view = PML_VIEW_INIT;
+    pml_stats_t stats = PML_STATS_INIT;
+    pml_rules_t *rules = NULL;
+    pml_loader_t *loader = NULL;
+    pml_tensor_t *tensor = NULL, *beside = NULL;
+
+    OK(pml_rules_new(&rules));
+    OK(pml_rules_dtype(rules, "blk.2.attn_q.*", PML_DTYPE_INT8));
+    OK(pml_rules_dtype(rules, "*norm*", PML_DTYPE_KEEP));
+    options.rules = rules;
+    options.dtype = PML_DTYPE_F16;
+    options.format = PML_FORMAT_GGUF;
+    options.device = "cpu";
+    OK(pml_loader_open(path, &options, &loader));
+    OK(pml_loader_tensor(loader, "blk.2.attn_q.weight", &tensor));
+    OK(pml_tensor_get_info(tensor, &info));
+    CHECK(info.delivered_dtype == PML_DTYPE_I8 && info.stored_dtype != PML_DTYPE_I8);
+    CHECK(info.rank == 2 && info.bytes == (uint64_t)(info.shape[0] * info.shape[1]));
+    OK(pml_loader_tensor(loader, "blk.2.attn_q.weight.scales", &beside));
+    OK(pml_tensor_get_info(beside, &scales));
+    CHECK(scales.delivered_dtype == PML_DTYPE_F32 && scales.rank == 1 && scales.shape[0] == info.shape[0]);
+    CHECK(scales.layer == info.layer);
+    OK(pml_tensor_acquire(tensor, PML_STREAM_HOST, -1, &view));
+    CHECK(view.dtype == PML_DTYPE_I8 && view.size == info.bytes);
+    CHECK(pml_tensor_is_loaded(beside));
+    OK(pml_tensor_release(tensor, PML_STREAM_HOST));
+    OK(pml_loader_stats(loader, &stats));
+    CHECK(stats.transform_seconds > 0);
+    pml_tensor_free(beside);
+    pml_tensor_free(tensor);
+    pml_loader_free(loader);
+
+    OK(pml_rules_dtype(rules, "*norm*", PML_DTYPE_NF4));
+    options.rules = rules;
+    options.format = PML_FORMAT_SAFETENSORS;
+    CHECK(pml_loader_open(path, &options, &loader) == PML_STATUS_UNSUPPORTED);
+    pml_rules_free(rules);
+}
+
 static void memory(const char *path)
 {
     FILE *file = fopen(path, "rb");
@@ -504,6 +552,7 @@ int main(int argc, char **argv)
     ends(argv[1]);
     options_answered(argv[1]);
     rules(argv[1]);
+    types(argv[1]);
     memory(argv[1]);
     return 0;
 }

@@ -7,6 +7,7 @@
 mod beside;
 mod index;
 mod json;
+mod place;
 mod read;
 pub mod write;
 

@@ -2,20 +2,18 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::json::{Fault, Text, clipped, missing, read_object, twice};
+use super::place::place;
 use super::{DTYPES, LENGTH_BYTES, MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_RANK, METADATA_KEY, NAMES};
 use crate::error::{Error, Result, quoted};
-use crate::format::catalogue::Refused;
+use crate::format::TensorTable;
 use crate::format::values::Keeper;
-use crate::format::{TensorInfo, TensorTable};
 use crate::io::Source;
 use crate::tensor::Dtype;
-
-/// Room made before the first tensor is added; from there on the table grows with what is really in the file.
-const FIRST_TENSORS: usize = 1 << 16;
 
 /// What one file says.
 pub struct Header {
@@ -68,20 +66,23 @@ fn read_text(source: &Source) -> Result<String> {
     Err(Error::malformed(source.name(), "header", found, "'{' to '}', with nothing but spaces behind it"))
 }
 
-/// All tensors of a header, as it has them.
-struct Described<'de> {
-    tensors: Vec<Description<'de>>,
-    dimensions: Vec<i64>,
-    metadata: Keeper,
+/// All that a header says, as it has it.
+pub struct Described<'de> {
+    pub tensors: Vec<Description<'de>>,
+    /// The lengths of all tensors.
+    pub dimensions: Vec<i64>,
+    pub metadata: Keeper,
 }
 
-struct Description<'de> {
-    name: Cow<'de, str>,
-    dtype: Dtype,
+/// What a header says of one tensor.
+pub struct Description<'de> {
+    pub name: Cow<'de, str>,
+    pub dtype: Dtype,
     /// Its lengths, among those of all.
-    shape: std::ops::Range<usize>,
-    begin: u64,
-    end: u64,
+    pub shape: Range<usize>,
+    /// Where its bytes begin and end, from the start of the data.
+    pub begin: u64,
+    pub end: u64,
 }
 
 fn parse<'de>(file: &str, text: &'de str) -> Result<Described<'de>> {
@@ -149,7 +150,8 @@ fn check_name(file: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn part(name: &str) -> String {
+/// A tensor, for messages.
+pub fn part(name: &str) -> String {
     format!("tensor {}", quoted(name))
 }
 
@@ -196,7 +198,7 @@ struct Tensor<'a> {
 
 struct Fields {
     dtype: Dtype,
-    shape: std::ops::Range<usize>,
+    shape: Range<usize>,
     offsets: [u64; 2],
 }
 
@@ -260,7 +262,7 @@ impl Tensor<'_> {
 struct Shape<'a>(&'a mut Vec<i64>);
 
 impl<'de> DeserializeSeed<'de> for Shape<'_> {
-    type Value = std::ops::Range<usize>;
+    type Value = Range<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
@@ -268,7 +270,7 @@ impl<'de> DeserializeSeed<'de> for Shape<'_> {
 }
 
 impl<'de> Visitor<'de> for Shape<'_> {
-    type Value = std::ops::Range<usize>;
+    type Value = Range<usize>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "a shape of at most {MAX_RANK} lengths below 2^63")
@@ -289,70 +291,4 @@ impl<'de> Visitor<'de> for Shape<'_> {
             Some(_) => Err(A::Error::invalid_length(MAX_RANK + 1, &self)),
         }
     }
-}
-
-/// The tensors in the order of their bytes, which fill the file behind the header without a gap.
-fn place(source: &Source, described: &Described<'_>, data_start: u64) -> Result<TensorTable> {
-    let mut tensors = TensorTable::with_capacity(described.tensors.len().min(FIRST_TENSORS));
-    let mut order: Vec<&Description<'_>> = described.tensors.iter().collect();
-    // Most files have them so already.
-    order.sort_by_key(|tensor| (tensor.begin, tensor.end));
-    let mut before: Option<&Description<'_>> = None;
-    for tensor in order {
-        let name = &*tensor.name;
-        let shape = &described.dimensions[tensor.shape.clone()];
-        let malformed = |what: &str, found: String, expected: String| {
-            Error::malformed(source.name(), format_args!("{}{what}", part(name)), found, expected)
-        };
-        let offset = data_start.saturating_add(tensor.begin);
-        let bytes = bytes_of(tensor.dtype, shape)
-            .map_err(|expected| malformed(": shape", format!("{shape:?} of {}", tensor.dtype.name()), expected))?;
-        let info = TensorInfo { name, dtype: tensor.dtype, shape, shard: 0, offset, bytes };
-        tensors.push(info).map_err(|refused| match refused {
-            Refused::Duplicate => malformed("", "the name a second time".to_owned(), "each name once".to_owned()),
-            Refused::Full => malformed("", "more than 4 Gi of names".to_owned(), "fewer".to_owned()),
-        })?;
-        if tensor.end.checked_sub(tensor.begin) != Some(bytes) {
-            let expected = format!("{bytes} bytes, for {shape:?} of {}", tensor.dtype.name());
-            return Err(malformed(": data_offsets", format!("{} to {}", tensor.begin, tensor.end), expected));
-        }
-        let free = before.map_or(0, |before| before.end);
-        if tensor.begin != free {
-            let kind = if tensor.begin < free { "an overlap" } else { "a gap" };
-            let place = before
-                .map_or("the start of the data".to_owned(), |before| format!("the end of {}", part(&before.name)));
-            let found = format!("{kind}: {} to {}", tensor.begin, tensor.end);
-            return Err(malformed(": data_offsets", found, format!("a start at {free}, {place}")));
-        }
-        if bytes > 0 && data_start.saturating_add(tensor.end) > source.size() {
-            return Err(Error::Truncated {
-                file: source.name().to_owned(),
-                what: part(name),
-                found: source.size(),
-                expected: data_start.saturating_add(tensor.end),
-            });
-        }
-        before = Some(tensor);
-    }
-    let end = data_start.saturating_add(before.map_or(0, |before| before.end));
-    if source.size() != end {
-        return Err(Error::malformed(
-            source.name(),
-            "size of the file",
-            source.size(),
-            format_args!("{end}, where the last tensor ends"),
-        ));
-    }
-    tensors.shrink();
-    Ok(tensors)
-}
-
-/// The bytes of a tensor, or why there is no such tensor.
-pub fn bytes_of(dtype: Dtype, shape: &[i64]) -> Result<u64, String> {
-    let elements = shape.iter().try_fold(1_i64, |product, length| product.checked_mul(*length));
-    let elements = elements.ok_or_else(|| "fewer than 2^63 elements".to_owned())? as u64;
-    if !elements.is_multiple_of(dtype.block_elements()) {
-        return Err(format!("whole bytes: a multiple of {} elements", dtype.block_elements()));
-    }
-    dtype.bytes(elements).ok_or_else(|| "fewer than 2^64 bytes".to_owned())
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::read::bytes_of;
+use super::place::bytes_of;
 use super::{DTYPES, LENGTH_BYTES, MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_RANK, METADATA_KEY};
 use crate::error::{Error, Result, quoted};
 pub use crate::format::data::DataWriter;
