@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <time.h>
 
 #include "pml.h"
@@ -500,6 +501,40 @@ static void types(const char *path)
     pml_rules_free(rules);
 }
 
+/* The second load finds what the first one made. */
+static void cache(const char *path)
+{
+    pml_options_t options = PML_OPTIONS_INIT;
+    pml_stats_t stats = PML_STATS_INIT;
+    pml_loader_t *loader = NULL;
+    char folder[4096];
+    uint32_t round;
+
+    /* Of this run alone. */
+    CHECK(snprintf(folder, sizeof folder, "%s.%ld", path, (long)getpid()) < (int)sizeof folder);
+    options.device = "cpu";
+    options.dtype = PML_DTYPE_F32;
+    options.cache_path = folder;
+    options.cache_limit = (uint64_t)1 << 40;
+    for (round = 0; round < 4; round++) {
+        options.cache_digest = round / 2;
+        OK(pml_loader_open(path, &options, &loader));
+        OK(pml_loader_stats(loader, &stats));
+        CHECK(stats.cache == (round % 2 == 0 ? PML_CACHE_WRITING : PML_CACHE_READ));
+        OK(pml_loader_start(loader));
+        OK(pml_loader_wait(loader, -1));
+        OK(pml_loader_stats(loader, &stats));
+        CHECK((stats.transform_seconds > 0) == (round % 2 == 0));
+        pml_loader_free(loader);
+    }
+    options.cache_limit = 1000;
+    options.dtype = PML_DTYPE_BF16;
+    OK(pml_loader_open(path, &options, &loader));
+    OK(pml_loader_stats(loader, &stats));
+    CHECK(stats.cache == PML_CACHE_FAILED);
+    pml_loader_free(loader);
+}
+
 static void memory(const char *path)
 {
     FILE *file = fopen(path, "rb");
@@ -553,6 +588,7 @@ int main(int argc, char **argv)
     options_answered(argv[1]);
     rules(argv[1]);
     types(argv[1]);
+    cache(argv[1]);
     memory(argv[1]);
     return 0;
 }
