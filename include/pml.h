@@ -555,6 +555,31 @@
 #define PML_VERIFY_VALUES 2
 
 /**
+ * There is none, or nothing is delivered as something else than it is stored: what the cache of converted models does.
+ */
+#define PML_CACHE_NONE 0
+
+/**
+ * The model is read as it was kept before, and nothing is converted.
+ */
+#define PML_CACHE_READ 1
+
+/**
+ * What is converted is being written; all of it has to be brought at least once.
+ */
+#define PML_CACHE_WRITING 2
+
+/**
+ * All of it was written: the next load finds it.
+ */
+#define PML_CACHE_WRITTEN 3
+
+/**
+ * It is not kept; the log says why.
+ */
+#define PML_CACHE_FAILED 4
+
+/**
  * Nothing of the layer is in memory: a layer's state.
  */
 #define PML_LAYER_ABSENT 0
@@ -973,7 +998,10 @@ typedef struct pml_options_t {
      */
     void (*destroy)(void *user_data);
     /**
-     * Where converted models are kept. NULL; others are not served by this version.
+     * The folder where models are kept whose tensors are delivered as something else, so that the next load converts nothing;
+     * "" for the user's own, $XDG_CACHE_HOME/pml or ~/.cache/pml; NULL for none. An entry is a GGUF or safetensors file, written
+     * while tensors are brought, and there when each was brought at least once: pml_loader_free waits for the end of writing then.
+     * What goes wrong with the cache is told to `log` and in pml_stats_t, and fails nothing else.
      */
     const char *cache_path;
     /**
@@ -993,9 +1021,14 @@ typedef struct pml_options_t {
      */
     uint32_t format;
     /**
-     * 0.
+     * 1 for knowing models in the cache by all of their bytes, which are read at each open, and for looking at what is kept for
+     * damage as often; 0, by their headers, sizes and times.
      */
-    uint32_t reserved2;
+    uint32_t cache_digest;
+    /**
+     * The most bytes that the cache may have, 0 for any number: those used longest ago go, but none that a loader reads.
+     */
+    uint64_t cache_limit;
 } pml_options_t;
 
 /**
@@ -1232,6 +1265,14 @@ typedef struct pml_stats_t {
      * Tensors copied, each time counted, because they do not lie in their file where their elements could be read in place.
      */
     uint64_t misaligned_tensors;
+    /**
+     * What the cache does: a PML_CACHE_ value.
+     */
+    uint32_t cache;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
 } pml_stats_t;
 
 /**

@@ -45,7 +45,7 @@
 #define PML_OPTIONS_INIT                                                                                         \
     {                                                                                                            \
         sizeof(pml_options_t), NULL, 0, 3, 1, 0, -1, 0, NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, 3, 100, 0, NULL, NULL, \
-            NULL, NULL, NULL, PML_LOG_WARNING, 0, NULL, NULL, NULL, PML_DTYPE_KEEP, 0, 0, 0                          \
+            NULL, NULL, NULL, PML_LOG_WARNING, 0, NULL, NULL, NULL, PML_DTYPE_KEEP, 0, 0, 0, 0                       \
     }
 #define PML_DEVICE_INFO_INIT                                          \
     {                                                                 \
@@ -70,7 +70,7 @@
 #define PML_STATS_INIT                                                                          \
     {                                                                                           \
         sizeof(pml_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0, \
-            0, 0, 0, 0, 0, 0, UINT32_MAX, 0, NULL, 0, 0                                          \
+            0, 0, 0, 0, 0, 0, UINT32_MAX, 0, NULL, 0, 0, 0, 0                                    \
     }
 #define PML_ALLOCATOR_INIT                            \
     {                                                 \

@@ -1,12 +1,15 @@
 //! Arguments that several commands take.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::output::complain;
 use crate::error::Error;
 use crate::io::Mode;
-use crate::loader::{self, Device, MAX_WORKERS, Options, Target};
+use crate::loader::{self, Cache, Device, Log, LogLevel, MAX_WORKERS, Options, Target};
 
 /// How bytes are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -141,6 +144,38 @@ impl Types {
         }
         Ok(Options { rules, dtype: self.dtype, keep_original: self.keep_original, ..options })
     }
+}
+
+// Where converted models are kept. Not in a doc comment, which would describe the command.
+#[derive(Args)]
+pub(super) struct Keeping {
+    /// Keep the converted model in PATH, or in $XDG_CACHE_HOME/pml or ~/.cache/pml, and read it from there the next time
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    cache: Option<OsString>,
+    /// The most bytes that the cache may have, such as 100GiB; those used longest ago go
+    #[arg(long, value_name = "SIZE", value_parser = parse_budget, requires = "cache")]
+    cache_limit: Option<u64>,
+    /// Know models in the cache by all of their bytes
+    #[arg(long, requires = "cache")]
+    cache_digest: bool,
+}
+
+impl Keeping {
+    /// The options with these choices.
+    pub(super) fn within(&self, options: Options) -> Options {
+        let cache = self.cache.clone().map(|path| Cache {
+            path: Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty()),
+            limit: self.cache_limit,
+            digest: self.cache_digest,
+        });
+        let log = cache.is_some().then(|| Box::new(complain_of) as Log);
+        Options { cache, log, log_level: LogLevel::Warning, ..options }
+    }
+}
+
+/// What goes wrong with a cache fails no command, and is told.
+fn complain_of(_: LogLevel, line: &str) {
+    complain(&format!("pml: {line}"));
 }
 
 fn parse_target(text: &str) -> Result<Target, String> {

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::arguments::{Io, Types, parse_device};
+use super::arguments::{Io, Keeping, Types, parse_device};
 use super::output::{Failure, Output, counted, plain};
 use super::progress::Progress;
 use crate::error::{Error, Result, path_text, quoted};
@@ -37,6 +37,8 @@ pub(super) struct Arguments {
     io: Io,
     #[command(flatten)]
     types: Types,
+    #[command(flatten)]
+    keeping: Keeping,
     /// How many threads hash; as many as there are processors by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_THREADS))]
     workers: Option<u64>,
@@ -61,7 +63,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
         unload: Unload::Lru,
         ..Options::default()
     };
-    let loader = Loader::open(&arguments.file, arguments.types.within(options)?)?;
+    let loader = Loader::open(&arguments.file, arguments.keeping.within(arguments.types.within(options)?))?;
     let hashes = hash_all(&loader, arguments.device, threads, !arguments.json)?;
     let names = loader.catalogue().tensors().iter().map(|tensor| tensor.name);
     let hashed: Vec<(&str, String)> = names.zip(hashes).collect();

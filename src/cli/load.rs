@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::arguments::{Loading, Types};
+use super::arguments::{Keeping, Loading, Types};
 use super::output::{Column, Failure, Output, size_text};
 use super::timeline::Picture;
 use super::visit::{Measured, Visit};
@@ -23,6 +23,8 @@ pub(super) struct Arguments {
     loading: Loading,
     #[command(flatten)]
     types: Types,
+    #[command(flatten)]
+    keeping: Keeping,
     /// How often the model is gone through
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     passes: u64,
@@ -52,8 +54,8 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
         with_bars: !arguments.json,
         verbose: arguments.verbose,
     };
-    let loader =
-        Loader::open(&arguments.file, Options { timeline, ..arguments.types.within(arguments.loading.options())? })?;
+    let options = arguments.keeping.within(arguments.types.within(arguments.loading.options())?);
+    let loader = Loader::open(&arguments.file, Options { timeline, ..options })?;
     let measured = visit.run(&loader)?;
     if let Some(picture) = picture {
         picture.finish(&arguments.file, &loader, &measured)?;
@@ -106,6 +108,7 @@ fn print(measured: &Measured, out: &mut Output) -> Result<(), Failure> {
         ("through the page cache", size_text(stats.buffered_bytes)),
         ("past the page cache", size_text(stats.direct_bytes)),
         ("reader fallbacks", stats.reader_fallbacks.to_string()),
+        ("cache", stats.cache.name().to_owned()),
         ("workers", stats.workers.to_string()),
     ];
     let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]);

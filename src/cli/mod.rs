@@ -2,6 +2,7 @@
 //! `progress` and `visit`.
 
 mod arguments;
+mod cache;
 mod completions;
 mod convert;
 mod demo;
@@ -43,6 +44,7 @@ enum Command {
     Convert(convert::Arguments),
     Verify(verify::Arguments),
     Hash(hash::Arguments),
+    Cache(cache::Arguments),
     Devices(devices::Arguments),
     Synth(synth::Arguments),
     Completions(completions::Arguments),
@@ -73,6 +75,7 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<(), Failure> {
         Command::Convert(arguments) => convert::run(arguments, out),
         Command::Verify(arguments) => verify::run(arguments, out),
         Command::Hash(arguments) => hash::run(arguments, out),
+        Command::Cache(arguments) => cache::run(arguments, out),
         Command::Devices(arguments) => devices::run(arguments, out),
         Command::Synth(arguments) => synth::run(arguments, out),
         Command::Completions(arguments) => completions::run(arguments, out),

@@ -74,6 +74,7 @@ impl Visit {
         let total_bytes = measured.stats.total_bytes.saturating_mul(self.passes);
         LayerBars::during(loader, total_bytes, self.with_bars, |bars| self.visit_all(loader, bars, &mut measured))?;
         measured.whole = self.start.elapsed();
+        loader.settle_cache();
         measured.stats = loader.stats();
         loader.device_reason().clone_into(&mut measured.device_reason);
         measured.peak_process_bytes = os::peak_process_bytes();
@@ -201,6 +202,7 @@ impl Measured {
             "mapped_bytes": stats.mapped_bytes,
             "buffered_bytes": stats.buffered_bytes,
             "direct_bytes": stats.direct_bytes,
+            "cache": stats.cache.name(),
             "workers": stats.workers,
         })
     }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::error::Error;
 use crate::io::{Memory, os};
-use crate::loader::{Finding, Loader, VERIFY_STRUCTURE, VERIFY_VALUES};
+use crate::loader::{CacheUse, Finding, Loader, VERIFY_STRUCTURE, VERIFY_VALUES};
 
 /// Compare the blocks that the metadata promises with those that are there: a flag of pml_loader_verify.
 pub const PML_VERIFY_STRUCTURE: u64 = 1;
@@ -22,6 +22,20 @@ pub const PML_VERIFY_STRUCTURE: u64 = 1;
 pub const PML_VERIFY_VALUES: u64 = 2;
 
 const _: () = assert!(PML_VERIFY_STRUCTURE == VERIFY_STRUCTURE && PML_VERIFY_VALUES == VERIFY_VALUES);
+
+/// There is none, or nothing is delivered as something else than it is stored: what the cache of converted models does.
+pub const PML_CACHE_NONE: u32 = 0;
+/// The model is read as it was kept before, and nothing is converted.
+pub const PML_CACHE_READ: u32 = 1;
+/// What is converted is being written; all of it has to be brought at least once.
+pub const PML_CACHE_WRITING: u32 = 2;
+/// All of it was written: the next load finds it.
+pub const PML_CACHE_WRITTEN: u32 = 3;
+/// It is not kept; the log says why.
+pub const PML_CACHE_FAILED: u32 = 4;
+
+const _: () = assert!(PML_CACHE_NONE == CacheUse::None as u32 && PML_CACHE_FAILED == CacheUse::Failed as u32);
+
 /// An opened model. Functions may be called from any thread at once; pml_loader_free from one, when no other call with
 /// this handle is under way.
 pub struct pml_loader_t {
@@ -103,6 +117,10 @@ pub struct pml_stats_t {
     pub device_reason_length: usize,
     /// Tensors copied, each time counted, because they do not lie in their file where their elements could be read in place.
     pub misaligned_tensors: u64,
+    /// What the cache does: a PML_CACHE_ value.
+    pub cache: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers and raw pointers.
@@ -141,10 +159,12 @@ unsafe impl Growable for pml_stats_t {
         device_reason: std::ptr::null(),
         device_reason_length: 0,
         misaligned_tensors: 0,
+        cache: PML_CACHE_NONE,
+        reserved: 0,
     };
 }
 
-const _: () = assert!(size_of::<pml_stats_t>() == 3 * size_of::<usize>() + 29 * 8);
+const _: () = assert!(size_of::<pml_stats_t>() == 3 * size_of::<usize>() + 30 * 8);
 
 /// Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.
 ///
@@ -288,6 +308,8 @@ pub unsafe extern "C" fn pml_loader_stats(loader: *const pml_loader_t, out: *mut
             is_staging_pageable: u64::from(stats.is_staging_pageable),
             copied_bytes: stats.copied_bytes,
             misaligned_tensors: stats.misaligned_tensors,
+            cache: stats.cache as u32,
+            reserved: 0,
             transform_seconds: stats.transform_time.as_secs_f64(),
             copy_seconds: stats.copy_time.as_secs_f64(),
             device_kind: stats.device.map_or(u32::MAX, |device| device.kind as u32),

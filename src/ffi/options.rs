@@ -1,6 +1,6 @@
 //! Options for opening a model.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::time::Duration;
 
 use super::structs::{self, Growable};
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::io::Mode;
-use crate::loader::{Device, LogLevel, Options, Recovery, Strategy, Target, Unload};
+use crate::io::{Mode, os};
+use crate::loader::{Cache, Device, LogLevel, Options, Recovery, Strategy, Target, Unload};
 use crate::tensor::{Dtype, LayerOrder};
 
 const _: () = assert!(
@@ -161,7 +161,10 @@ pub struct pml_options_t {
     /// freed (maybe a moment after that call returned); when opening fails, before it returns or, where callbacks were
     /// given, a moment after. Not called only where `struct_size` itself is refused. May be NULL. Must not call the library.
     pub destroy: Option<unsafe extern "C" fn(user_data: *mut c_void)>,
-    /// Where converted models are kept. NULL; others are not served by this version.
+    /// The folder where models are kept whose tensors are delivered as something else, so that the next load converts nothing;
+    /// "" for the user's own, $XDG_CACHE_HOME/pml or ~/.cache/pml; NULL for none. An entry is a GGUF or safetensors file, written
+    /// while tensors are brought, and there when each was brought at least once: pml_loader_free waits for the end of writing then.
+    /// What goes wrong with the cache is told to `log` and in pml_stats_t, and fails nothing else.
     pub cache_path: *const c_char,
     /// What all tensors are delivered as that can be, unless a rule says otherwise: a PML_DTYPE_ value that pml_rules_dtype
     /// takes; PML_DTYPE_KEEP. Floating-point and quantised tensors can be, and to types of less than 16 bits an element those
@@ -173,8 +176,11 @@ pub struct pml_options_t {
     pub keep_original: u32,
     /// The format that the model must have: a PML_FORMAT_ value; PML_FORMAT_AUTO.
     pub format: u32,
-    /// 0.
-    pub reserved2: u32,
+    /// 1 for knowing models in the cache by all of their bytes, which are read at each open, and for looking at what is kept for
+    /// damage as often; 0, by their headers, sizes and times.
+    pub cache_digest: u32,
+    /// The most bytes that the cache may have, 0 for any number: those used longest ago go, but none that a loader reads.
+    pub cache_limit: u64,
 }
 
 // SAFETY: begins with its size, has no padding (asserted below), and any bytes are numbers, raw pointers and functions
@@ -214,11 +220,12 @@ unsafe impl Growable for pml_options_t {
         dtype: PML_DTYPE_KEEP,
         keep_original: 0,
         format: PML_FORMAT_AUTO,
-        reserved2: 0,
+        cache_digest: 0,
+        cache_limit: 0,
     };
 }
 
-const _: () = assert!(size_of::<pml_options_t>() == 15 * size_of::<usize>() + 16 * 4 + 3 * 8);
+const _: () = assert!(size_of::<pml_options_t>() == 15 * size_of::<usize>() + 16 * 4 + 4 * 8);
 
 /// Writes the initial values, as PML_OPTIONS_INIT has them: as many as `struct_size` bytes hold. Does nothing where
 /// `options` is NULL.
@@ -266,6 +273,16 @@ pub(super) unsafe fn read(given: *const pml_options_t) -> Result<Options> {
         keep: Some(Box::new(keep)),
         ..Options::default()
     };
+    let digest = choose("cache_digest", given.cache_digest, &[false, true])?;
+    if !given.cache_path.is_null() {
+        // SAFETY: the caller's promise. A path need not be UTF-8.
+        let path = os::path_from_c(unsafe { CStr::from_ptr(given.cache_path) });
+        options.cache = Some(Cache {
+            path: Some(path.to_owned()).filter(|path| !path.as_os_str().is_empty()),
+            limit: (given.cache_limit > 0).then_some(given.cache_limit),
+            digest,
+        });
+    }
     if !given.device.is_null() {
         // SAFETY: the caller's promise.
         options.device = Device::from_name(unsafe { text(given.device, "device") }?)?;
@@ -308,17 +325,10 @@ fn choose<T: Copy>(argument: &'static str, number: u32, all: &[T]) -> Result<T> 
     chosen.ok_or_else(|| Error::argument(argument, number, format_args!("0 to {}", all.len() - 1)))
 }
 
-/// Answers every value that is not served yet.
+/// Refuses what has no meaning yet.
 fn refuse_unserved(given: &pml_options_t) -> Result<()> {
-    if given.reserved != 0 || given.reserved2 != 0 {
-        return Err(Error::argument("reserved", given.reserved.max(given.reserved2), "0"));
+    if given.reserved != 0 {
+        return Err(Error::argument("reserved", given.reserved, "0"));
     }
-    if given.cache_path.is_null() {
-        return Ok(());
-    }
-    Err(Error::Unsupported {
-        subject: "option cache_path".to_owned(),
-        found: "a value that this version does not serve".to_owned(),
-        expected: "the value that PML_OPTIONS_INIT gives it".to_owned(),
-    })
+    Ok(())
 }

@@ -191,6 +191,12 @@ impl TensorTable {
         Ok(())
     }
 
+    /// Says that a tensor's bytes are elsewhere.
+    pub(crate) fn put(&mut self, index: usize, shard: u16, offset: u64) {
+        let record = &mut self.records[index];
+        (record.shard, record.offset) = (shard, offset);
+    }
+
     /// Moves every tensor by so many bytes, once the start of the data is known.
     pub(super) fn shift(&mut self, by: u64) {
         for record in &mut self.records {

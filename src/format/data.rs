@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use tempfile::{NamedTempFile, TempPath};
 
@@ -118,25 +119,29 @@ impl PlacedWriter {
         &self.file
     }
 
-    /// The bytes of the whole file.
-    pub fn file_bytes(&self) -> u64 {
-        self.end
-    }
-
     /// Writes bytes to where they belong.
     pub fn write_at(&self, bytes: &[u8], position: u64) -> Result<()> {
         os::write_at(&self.file, bytes, position).map_err(|error| self.failed(&error))
     }
 
-    /// Gives the file its name, once every byte of it was written.
-    pub fn finish(&self) -> Result<()> {
+    /// Gives the file its name, once every byte of it was written, and where one is given a time of change.
+    pub fn finish(&self, modified: Option<SystemTime>) -> Result<()> {
         // Padding at the end has no byte behind it.
-        self.file.set_len(self.end).and_then(|()| self.file.sync_all()).map_err(|error| self.failed(&error))?;
+        self.file
+            .set_len(self.end)
+            .and_then(|()| modified.map_or(Ok(()), |time| self.file.set_modified(time)))
+            .and_then(|()| self.file.sync_all())
+            .map_err(|error| self.failed(&error))?;
         let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(temporary) = temporary {
             temporary.persist(&self.path).map_err(|error| self.failed(&error.error))?;
         }
         sync_folder(&self.path).map_err(|error| self.failed(&error))
+    }
+
+    /// Takes it away, if it has no name yet; what is still being written to it goes nowhere.
+    pub fn abandon(&self) {
+        drop(self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn failed(&self, error: &std::io::Error) -> Error {

@@ -141,6 +141,14 @@ impl Source {
         os::identity(&open.file).ok()
     }
 
+    /// Where its file is, from the root on, as one line; its name where it is none.
+    pub(crate) fn place(&self) -> String {
+        match &self.backing {
+            Backing::File(open) => os::path_of(&open.file).map_or_else(|| self.name.clone(), |path| path_text(&path)),
+            _ => self.name.clone(),
+        }
+    }
+
     /// What its readers did so far.
     pub fn counters(&self) -> &Counters {
         &self.counters

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use super::agenda::Agenda;
+use super::cache::Cached;
 use super::events::{Figures, LogLevel, Stage};
 use super::forms::Forms;
 use super::layers::Layers;
@@ -51,6 +52,8 @@ pub struct Core {
     /// The layer that comes next after each, for strategies that look ahead.
     successors: OnceLock<Box<[AtomicU32]>>,
     pub(super) closed: AtomicBool,
+    /// What the cache is to it.
+    pub(super) cached: Cached,
     /// Locked inside the pool's lock, as are the next two.
     agenda: Mutex<Agenda>,
     arrivals: Mutex<Arrivals>,
@@ -122,6 +125,7 @@ pub struct Counters {
 /// What a new core is made of beside the model.
 pub struct Parts {
     pub forms: Option<Forms>,
+    pub cached: Cached,
     pub layers: Arc<Layers>,
     pub concurrent_reads: usize,
     pub mailbox: Arc<Mailbox>,
@@ -137,7 +141,10 @@ impl Core {
         let Model { catalogue, sources } = model;
         let pool = options.budget.as_ref().map_or_else(|| Arc::new(Pool::new(u64::MAX)), |budget| budget.pool.clone());
         let limits = options.limits();
-        let Parts { forms, layers, mailbox, keep, owner, concurrent_reads } = parts;
+        let Parts { forms, cached, layers, mailbox, keep, owner, concurrent_reads } = parts;
+        if let Some(keeping) = &cached.keeping {
+            keeping.tell(mailbox.clone());
+        }
         let shares_budget = options.budget.is_some();
         let tensors = catalogue.tensors().len();
         let timeline = options.timeline.clone();
@@ -173,6 +180,7 @@ impl Core {
             order: RwLock::new(None),
             successors: OnceLock::new(),
             closed: AtomicBool::new(false),
+            cached,
             agenda: Mutex::new(Agenda::default()),
             arrivals: Mutex::new(Arrivals::default()),
             undecided: Mutex::new(HashMap::new()),
@@ -188,6 +196,9 @@ impl Core {
         self.log(LogLevel::Info, || format!("opened: {tensors} tensors in {layers} layers"));
         for remark in self.catalogue.remarks() {
             self.log(LogLevel::Warning, || remark.clone());
+        }
+        for (level, remark) in &self.cached.remarks {
+            self.log(*level, || remark.clone());
         }
         for source in &self.sources {
             if source.counters().fallbacks.load(Ordering::Relaxed) > 0 {
@@ -508,6 +519,9 @@ impl Core {
             self.residency.publish(layer);
             self.unload_if_idle(layer);
         }
+        if let Some(keeping) = &self.cached.keeping {
+            keeping.close();
+        }
     }
 
     /// Ends every chunk that no worker has begun, and those about which nobody has decided.
@@ -542,7 +556,7 @@ impl Core {
 
     /// The tensors as they are stored. Those of the files have the same indices as they are delivered.
     pub(super) fn stored(&self) -> &TensorTable {
-        self.forms.as_ref().map_or(self.catalogue.tensors(), Forms::stored)
+        self.forms.as_ref().and_then(Forms::stored).unwrap_or(self.catalogue.tensors())
     }
 
     pub(super) fn layer_text(&self, layer: usize) -> String {

@@ -44,6 +44,8 @@ pub struct Forms {
     largest: LargestNumbers,
     /// Where what comes of stored tensors is kept as it is made.
     writing: Option<Arc<Writing>>,
+    /// Whether it was kept before, and is read as it is.
+    is_kept: bool,
 }
 
 /// One delivered tensor.
@@ -133,12 +135,23 @@ impl Forms {
             clock: Arc::default(),
             largest: LargestNumbers::default(),
             writing: None,
+            is_kept: false,
         }))
     }
 
-    /// The tensors as they are stored.
-    pub fn stored(&self) -> &TensorTable {
-        &self.stored
+    /// The tensors as they are stored; `None` where what came of them is read in their place.
+    pub fn stored(&self) -> Option<&TensorTable> {
+        (!self.is_kept).then_some(&self.stored)
+    }
+
+    /// Has what comes of stored tensors kept as it is made.
+    pub fn keep_in(&mut self, writing: Arc<Writing>) {
+        self.writing = Some(writing);
+    }
+
+    /// Notes that all delivered tensors are read as they were kept before.
+    pub fn set_kept(&mut self) {
+        self.is_kept = true;
     }
 
     /// The time that transforms took, all threads together.
@@ -153,6 +166,9 @@ impl Forms {
 
     /// How a delivered tensor comes of a stored one; `None` where it is as it is stored.
     pub fn origin(&self, tensor: usize) -> Option<Origin<'_>> {
+        if self.is_kept {
+            return None;
+        }
         let Form { stored: index, part } = self.delivered[tensor];
         let (transform, is_scales) = match part {
             Part::AsStored => return None,

@@ -2,6 +2,7 @@
 
 mod agenda;
 mod bring;
+mod cache;
 mod core;
 mod deliver;
 mod events;
@@ -34,6 +35,7 @@ use std::time::Duration;
 pub(crate) use self::core::Core;
 use self::core::Parts;
 use self::layers::Layers;
+pub use cache::{Cache, CacheEntry, CacheUse};
 use events::Figures;
 pub use events::{Answer, Event, EventKind, Listener, Log, LogLevel, Stage};
 pub use export::Exported;
@@ -56,7 +58,8 @@ use crate::transfer;
 pub use crate::transfer::MAX_WORKERS;
 pub use crate::transform::Target;
 
-/// An opened model. Dropping it closes it: leases stay valid until they are dropped, nothing new is loaded.
+/// An opened model. Dropping it closes it: leases stay valid until they are dropped, nothing new is loaded. Where all of a
+/// converted model was brought, dropping waits until the cache has it.
 pub struct Loader {
     core: Arc<Core>,
 }
@@ -113,10 +116,17 @@ impl Loader {
         seat::check(options.device)?;
         let keep: Option<Arc<dyn Any + Send + Sync>> = options.keep.take().map(Arc::from);
         let (listener, log) = (options.on_event.take(), options.log.take());
+        let cache = options.cache.take();
+        // Before tensors are left out: where the first one begins, the headers end.
+        let files = cache.as_ref().map(|cache| cache::Files::of(&model, cache.digest));
         if options.rules.skips_any() {
             model.catalogue.retain(|name| options.rules.skip_of(name).is_none());
         }
-        let forms = forms_of(&mut model, &options)?;
+        let mut forms = forms_of(&mut model, &options)?;
+        let cached = match (&mut forms, cache.zip(files)) {
+            (Some(forms), Some((cache, files))) => cache::attach(&mut model, forms, &options, &cache, files),
+            _ => cache::Cached::default(),
+        };
         let layers = Arc::new(Layers::group(model.catalogue.tensors(), forms.as_ref(), &options.rules)?);
         let figures = Figures {
             stage: Stage::Opening,
@@ -132,7 +142,7 @@ impl Loader {
         let concurrent_reads = options.concurrent_reads()?;
         let core = Arc::new_cyclic(|owner: &Weak<Core>| {
             let owner: Weak<dyn Owner> = owner.clone();
-            let parts = Parts { forms, layers, mailbox, keep: keep.clone(), owner, concurrent_reads };
+            let parts = Parts { forms, layers, mailbox, keep: keep.clone(), owner, concurrent_reads, cached };
             Core::new(model, options, parts)
         });
         if listener.is_some() || log.is_some() {
@@ -232,6 +242,15 @@ impl Loader {
     /// The part of the bytes that was delivered at least once, from 0 to 1. Never falls.
     pub fn progress(&self) -> f64 {
         self.core.figures().progress()
+    }
+
+    /// Waits until a converted model is in the cache of which every tensor was brought at least once; what the cache does then.
+    /// Dropping the loader waits as long.
+    pub fn settle_cache(&self) -> CacheUse {
+        if let Some(keeping) = &self.core.cached.keeping {
+            keeping.settle();
+        }
+        self.core.cached.state()
     }
 
     /// Whether every layer is in memory now.

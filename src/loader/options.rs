@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cache::Cache;
 use super::events::{Listener, Log, LogLevel};
 use super::space::Space;
 use crate::device::{Allocator, DeviceName};
@@ -62,6 +63,9 @@ pub struct Options {
     pub dtype: Target,
     /// Whether the stored bytes of what is delivered as something else are delivered too, named `name.original`.
     pub keep_original: bool,
+    /// Where models whose tensors are delivered as something else are kept, so that the next load finds them so; none by
+    /// default.
+    pub cache: Option<Cache>,
     /// Where the memory for layers comes from, in place of the system.
     pub allocator: Option<Arc<dyn Allocator>>,
     /// What happens when a tensor cannot be read.
@@ -108,6 +112,7 @@ impl Default for Options {
             rules: Rules::default(),
             dtype: Target::default(),
             keep_original: false,
+            cache: None,
             allocator: None,
             recovery: Recovery::default(),
             retry_count: 3,

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Core;
+use super::cache::CacheUse;
 use super::forms::Forms;
 use super::seat::Seat;
 use crate::device::DeviceName;
@@ -70,6 +71,8 @@ pub struct Stats {
     pub read_time: Duration,
     /// Time spent making other types of what was read, all threads together.
     pub transform_time: Duration,
+    /// What the cache does.
+    pub cache: CacheUse,
     /// At most how many reads are under way at once.
     pub workers: usize,
 }
@@ -112,6 +115,7 @@ impl Core {
             reader_fallbacks: sum(|source| &source.counters().fallbacks),
             read_time: Duration::from_nanos(sum(|source| &source.counters().nanoseconds)),
             transform_time: self.forms.as_ref().map_or(Duration::ZERO, Forms::transform_time),
+            cache: self.cached.state(),
             workers: self.queue.limit(),
         }
     }

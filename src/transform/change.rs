@@ -126,6 +126,16 @@ impl Transform {
         }
     }
 
+    /// The type of the stored elements.
+    pub fn from(&self) -> Dtype {
+        self.from
+    }
+
+    /// What is made of them.
+    pub fn target(&self) -> Target {
+        self.to
+    }
+
     /// What is transformed together.
     pub fn unit(&self) -> Unit {
         self.unit

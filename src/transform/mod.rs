@@ -11,5 +11,8 @@ mod environment;
 pub mod quantise;
 mod target;
 
+/// Counts up when a transform makes other bytes of the same input than before, so that nothing older is taken for its work.
+pub const VERSION: u32 = 1;
+
 pub use change::{Transform, Unit};
 pub use target::Target;

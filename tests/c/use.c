@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <time.h>
 
 #include "pml.h"
@@ -49,13 +50,13 @@ static void wait_for_destroy(void)
 /* The size in memory of what `size` bytes of a struct say: alignment and offsets are those that the library uses. */
 static void struct_sizes(void)
 {
-    CHECK(sizeof(pml_options_t) == 208);
+    CHECK(sizeof(pml_options_t) == 216);
     CHECK(sizeof(pml_device_info_t) == 72);
     CHECK(sizeof(pml_layer_info_t) == 64);
     CHECK(sizeof(pml_tensor_info_t) == 88);
     CHECK(sizeof(pml_view_t) == 48);
     CHECK(sizeof(pml_metadata_info_t) == 48);
-    CHECK(sizeof(pml_stats_t) == 256);
+    CHECK(sizeof(pml_stats_t) == 264);
     CHECK(sizeof(pml_event_t) == 96);
     CHECK(sizeof(pml_allocator_t) == 32);
 }
@@ -365,13 +366,13 @@ static void options_answered(const char *path)
     /* Not served by this version. */
     REFUSED(device, "cuda:99", PML_STATUS_UNSUPPORTED);
     REFUSED(device, "hip:99", PML_STATUS_UNSUPPORTED);
-    REFUSED(cache_path, "/nowhere", PML_STATUS_UNSUPPORTED);
     /* Served by none. */
     REFUSED(device, "toaster", PML_STATUS_INVALID_ARGUMENT);
     REFUSED(dtype, PML_DTYPE_Q4_K, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(dtype, 3000, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(keep_original, 2, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(format, 3, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(cache_digest, 2, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(alignment, 48, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(alignment, 8192, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(tail_padding, (1 << 20) + 1, PML_STATUS_INVALID_ARGUMENT);
@@ -500,6 +501,40 @@ static void types(const char *path)
     pml_rules_free(rules);
 }
 
+/* The second load finds what the first one made. */
+static void cache(const char *path)
+{
+    pml_options_t options = PML_OPTIONS_INIT;
+    pml_stats_t stats = PML_STATS_INIT;
+    pml_loader_t *loader = NULL;
+    char folder[4096];
+    uint32_t round;
+
+    /* Of this run alone. */
+    CHECK(snprintf(folder, sizeof folder, "%s.%ld", path, (long)getpid()) < (int)sizeof folder);
+    options.device = "cpu";
+    options.dtype = PML_DTYPE_F32;
+    options.cache_path = folder;
+    options.cache_limit = (uint64_t)1 << 40;
+    for (round = 0; round < 4; round++) {
+        options.cache_digest = round / 2;
+        OK(pml_loader_open(path, &options, &loader));
+        OK(pml_loader_stats(loader, &stats));
+        CHECK(stats.cache == (round % 2 == 0 ? PML_CACHE_WRITING : PML_CACHE_READ));
+        OK(pml_loader_start(loader));
+        OK(pml_loader_wait(loader, -1));
+        OK(pml_loader_stats(loader, &stats));
+        CHECK((stats.transform_seconds > 0) == (round % 2 == 0));
+        pml_loader_free(loader);
+    }
+    options.cache_limit = 1000;
+    options.dtype = PML_DTYPE_BF16;
+    OK(pml_loader_open(path, &options, &loader));
+    OK(pml_loader_stats(loader, &stats));
+    CHECK(stats.cache == PML_CACHE_FAILED);
+    pml_loader_free(loader);
+}
+
 static void memory(const char *path)
 {
     FILE *file = fopen(path, "rb");
@@ -553,6 +588,7 @@ int main(int argc, char **argv)
     options_answered(argv[1]);
     rules(argv[1]);
     types(argv[1]);
+    cache(argv[1]);
     memory(argv[1]);
     return 0;
 }

@@ -45,13 +45,12 @@ pub fn open(source: Arc<Source>, path: &Path, mode: Mode) -> Result<Found> {
         return open_set(&Index::parse(source.name(), &text)?, path, mode, None);
     }
     let mut remarks = Vec::new();
-    let mut found = match open_set_of(&source, path, mode, &mut remarks)? {
-        Some(set) => set,
-        None => {
-            let header = read(&source)?;
-            let found = Found { shards: vec![Shard { source, tensors: header.tensors }], ..Found::default() };
-            with_metadata(found, header.metadata, beside::read(path, mode))?
-        }
+    let mut found = if let Some(set) = open_set_of(&source, path, mode, &mut remarks)? {
+        set
+    } else {
+        let header = read(&source)?;
+        let found = Found { shards: vec![Shard { source, tensors: header.tensors }], ..Found::default() };
+        with_metadata(found, header.metadata, beside::read(path, mode))?
     };
     found.remarks.extend(remarks);
     Ok(found)

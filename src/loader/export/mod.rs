@@ -17,8 +17,8 @@ pub use writing::Writing;
 use super::forms::Origin;
 use super::transformed::Way;
 use super::{Core, Loader};
-use crate::error::{Error, Result, path_text};
-use crate::format::Format;
+use crate::error::{Error, Result, path_text, quoted};
+use crate::format::{Format, PlacedWriter};
 use crate::io::os;
 use crate::transfer::SLOT_BYTES;
 
@@ -66,12 +66,14 @@ impl Loader {
         refuse_own_file(core, path)?;
         let is_converted = core.forms.is_some();
         let outline = Outline::new(&core.catalogue, is_converted, format, AsBytes::Nf4, &path_text(path))?;
-        let tensors = core.catalogue.tensors();
-        let writing = Arc::new(Writing::begin(path, &outline, tensors, core.forms.as_ref(), &core.sources)?);
+        let (tensors, forms) = (core.catalogue.tensors(), core.forms.as_ref());
+        let writing = Arc::new(Writing::new(path, outline, PlacedWriter::create, tensors, forms, &core.sources));
+        let file = writing.file()?;
         run_all(core, &writing, progress)?;
-        writing.error().map_or(Ok(()), Err)?;
-        writing.finish()?;
-        Ok(Exported { format, file_bytes: outline.layout.file_bytes(), left_out: outline.left_out })
+        file.finish(None)?;
+        let outline = writing.outline();
+        let (file_bytes, left_out) = (outline.layout.file_bytes(), outline.left_out.clone());
+        Ok(Exported { format, file_bytes, left_out })
     }
 }
 
@@ -143,7 +145,7 @@ fn run(core: &Core, writing: &Arc<Writing>, job: &Job<'_>, buffer: &mut Vec<u8>)
             let origin = Origin { writing: Some(writing), ..*origin };
             let chunk = way(origin).chunk(&core.sources[usize::from(origin.stored.shard)], units.clone());
             let carried = chunk.carry();
-            carried.map_err(|error| error.within(&format!("tensor {}", crate::error::quoted(origin.stored.name))))?;
+            carried.map_err(|error| error.within(&format!("tensor {}", quoted(origin.stored.name))))?;
             let unit = origin.transform.unit();
             Ok((units.end - units.start) * (unit.output + unit.scales) as u64)
         }

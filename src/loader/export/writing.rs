@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::outline::Outline;
-use crate::error::{Error, Result, quoted};
-use crate::format::{PlacedWriter, TensorTable};
+use crate::error::{Error, Result, path_text, quoted};
+use crate::format::{Layout, PlacedWriter, TensorTable};
 use crate::io::Source;
 use crate::loader::forms::{Forms, Origin};
 use crate::transfer::Witness;
@@ -18,13 +17,30 @@ const COPY_BYTES: u64 = 4 << 20;
 
 /// See the module.
 pub struct Writing {
-    file: PlacedWriter,
+    path: PathBuf,
+    outline: Outline,
+    create: Create,
+    file: Mutex<Progress>,
     /// Where the data and the scales of each stored tensor go that is transformed.
     places: HashMap<usize, Places>,
     /// What is delivered as it is stored.
     copies: Vec<Copy>,
     state: Mutex<State>,
-    written: AtomicU64,
+    on_change: OnceLock<OnChange>,
+}
+
+/// Makes the file.
+pub type Create = fn(&Path, &Layout) -> Result<PlacedWriter>;
+/// Called when all was seen that is transformed, and when the file fails first.
+type OnChange = Box<dyn Fn() + Send + Sync>;
+
+/// How far the file is.
+enum Progress {
+    /// Nothing has come yet.
+    NotBegun,
+    Begun(Arc<PlacedWriter>),
+    /// It failed, or is not wanted any more.
+    GivenUp,
 }
 
 #[derive(Clone, Copy)]
@@ -58,14 +74,15 @@ pub struct Stretch<'a> {
 }
 
 impl Writing {
-    /// Begins a new file beside `path`.
-    pub fn begin(
+    /// A new file beside `path`, which `create` makes when the first bytes of it come.
+    pub fn new(
         path: &Path,
-        outline: &Outline,
+        outline: Outline,
+        create: Create,
         tensors: &TensorTable,
         forms: Option<&Forms>,
         sources: &[Arc<Source>],
-    ) -> Result<Writing> {
+    ) -> Writing {
         let mut places: HashMap<usize, Places> = HashMap::new();
         let mut copies = Vec::new();
         for (index, (tensor, place)) in tensors.iter().zip(&outline.places).enumerate() {
@@ -82,19 +99,48 @@ impl Writing {
         copies.sort_by_key(|copy| copy.to);
         // Those without units have nothing that could be seen.
         let missing = places.values().filter(|places| places.units > 0).count();
-        let file = PlacedWriter::create(path, &outline.layout)?;
-        let state = Mutex::new(State { seen: HashMap::new(), missing, error: None });
-        Ok(Writing { file, places, copies, state, written: AtomicU64::new(outline.layout.data_start()) })
+        Writing {
+            path: path.to_owned(),
+            outline,
+            create,
+            file: Mutex::new(Progress::NotBegun),
+            places,
+            copies,
+            state: Mutex::new(State { seen: HashMap::new(), missing, error: None }),
+            on_change: OnceLock::new(),
+        }
     }
 
-    /// The file.
-    pub fn file(&self) -> &PlacedWriter {
-        &self.file
+    /// Has something done, once, when all was seen that is transformed, and when the file fails.
+    pub fn tell(&self, on_change: OnChange) {
+        let _ = self.on_change.set(on_change);
     }
 
-    /// Bytes written so far.
-    pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+    /// What the file looks like.
+    pub fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// The file, made when it is first asked for.
+    pub fn file(&self) -> Result<Arc<PlacedWriter>> {
+        let mut progress = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*progress {
+            Progress::Begun(file) => Ok(file.clone()),
+            Progress::NotBegun => {
+                let file = Arc::new((self.create)(&self.path, &self.outline.layout)?);
+                *progress = Progress::Begun(file.clone());
+                Ok(file)
+            }
+            Progress::GivenUp => Err(Error::Cancelled { file: path_text(&self.path) }),
+        }
+    }
+
+    /// Takes no more bytes. A file that has no name yet goes.
+    pub fn give_up(&self) {
+        let mut progress = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Progress::Begun(file) = std::mem::replace(&mut *progress, Progress::GivenUp) {
+            file.abandon();
+        }
     }
 
     /// Whether all that is transformed was seen.
@@ -142,15 +188,8 @@ impl Writing {
         self.write(buffer, copy.to + range.start)
     }
 
-    /// Gives the file its name.
-    pub fn finish(&self) -> Result<()> {
-        self.file.finish()
-    }
-
     fn write(&self, bytes: &[u8], position: u64) -> Result<()> {
-        self.file.write_at(bytes, position)?;
-        self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(())
+        self.file()?.write_at(bytes, position)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -159,8 +198,20 @@ impl Writing {
 
     /// Whoever makes the bytes goes on; what befell the file is found when it is wanted.
     fn note(&self, result: Result<()>) {
-        if let Err(error) = result {
-            self.state().error.get_or_insert(error);
+        let Err(error) = result else { return };
+        let mut state = self.state();
+        let is_first = state.error.is_none();
+        state.error.get_or_insert(error);
+        drop(state);
+        if is_first {
+            self.give_up();
+            self.changed();
+        }
+    }
+
+    fn changed(&self) {
+        if let Some(on_change) = self.on_change.get() {
+            on_change();
         }
     }
 
@@ -201,8 +252,14 @@ impl Witness for Seen {
         let seen = state.seen.entry(self.tensor).or_default();
         let was_whole = covers(seen, &all);
         add(seen, self.units.clone());
-        if !was_whole && covers(seen, &all) {
-            state.missing -= 1;
+        if was_whole || !covers(seen, &all) || state.error.is_some() {
+            return;
+        }
+        state.missing -= 1;
+        let is_all = state.missing == 0;
+        drop(state);
+        if is_all {
+            self.writing.changed();
         }
     }
 }
@@ -218,7 +275,7 @@ fn add(ranges: &mut Vec<Range<u64>>, new: Range<u64>) {
     let last = ranges.partition_point(|range| range.start <= new.end);
     let start = ranges.get(first).filter(|_| first < last).map_or(new.start, |range| range.start.min(new.start));
     let end = ranges[first..last].last().map_or(new.end, |range| range.end.max(new.end));
-    ranges.splice(first..last, [start..end]);
+    ranges.splice(first..last, std::iter::once(start..end));
 }
 
 #[cfg(test)]
@@ -229,15 +286,16 @@ mod tests {
     fn ranges_grow_together() {
         let mut ranges = Vec::new();
         for (new, expected) in [
-            (10..20, vec![10..20]),
-            (30..40, vec![10..20, 30..40]),
-            (0..5, vec![0..5, 10..20, 30..40]),
-            (20..30, vec![0..5, 10..40]),
-            (12..14, vec![0..5, 10..40]),
-            (3..50, vec![0..50]),
+            (10..20, &[(10, 20)][..]),
+            (30..40, &[(10, 20), (30, 40)]),
+            (0..5, &[(0, 5), (10, 20), (30, 40)]),
+            (20..30, &[(0, 5), (10, 40)]),
+            (12..14, &[(0, 5), (10, 40)]),
+            (3..50, &[(0, 50)]),
         ] {
             add(&mut ranges, new);
-            assert_eq!(ranges, expected);
+            let found: Vec<(u64, u64)> = ranges.iter().map(|range| (range.start, range.end)).collect();
+            assert_eq!(found, expected);
         }
         assert!(covers(&ranges, &(0..50)) && covers(&ranges, &(7..9)) && !covers(&ranges, &(49..51)));
     }

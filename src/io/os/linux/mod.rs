@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 
@@ -97,6 +97,17 @@ pub fn identity(file: &File) -> io::Result<Identity> {
     let modified = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
     let (device, inode, size, names) = (metadata.dev(), metadata.ino(), metadata.len(), metadata.nlink());
     Ok(Identity { device, inode, size, modified, names })
+}
+
+/// Where an open file is now, from the root on; `None` where the system does not tell.
+pub fn path_of(file: &File) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
+}
+
+/// The folder for what can be made again: `$XDG_CACHE_HOME`, or `~/.cache`.
+pub fn cache_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))
 }
 
 /// Opens the same file once more for direct I/O: its descriptor, not its path, which may name another file by now.

@@ -1,0 +1,127 @@
+//! What a converted model is known by: the files that it was made of, and what was made of them.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::format::{Model, TensorTable};
+use crate::io::{Source, os};
+use crate::loader::forms::Forms;
+use crate::transform;
+
+/// Counts up when entries are laid out otherwise than before.
+const VERSION: u32 = 1;
+/// Bytes hashed at once.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// A model's files, as they were when it was opened.
+pub struct Files {
+    sources: Vec<Arc<Source>>,
+    identities: Vec<Option<os::Identity>>,
+    /// Of the headers, or where it is wanted of all bytes.
+    digests: Vec<[u8; 32]>,
+    by_content: bool,
+}
+
+impl Files {
+    /// Looks at the headers of a model's files, or at all of their bytes where they are to be known by these.
+    ///
+    /// # Errors
+    /// What befell a read; `Unsupported` for what is no file, and is not to be known by its bytes.
+    pub fn of(model: &Model, by_content: bool) -> Result<Files> {
+        let sources = model.sources.clone();
+        let mut starts: Vec<u64> = sources.iter().map(|source| source.size()).collect();
+        for tensor in model.catalogue.tensors().iter().filter(|_| !by_content) {
+            let start = &mut starts[usize::from(tensor.shard)];
+            *start = tensor.offset.min(*start);
+        }
+        let identities: Vec<_> = sources.iter().map(|source| source.identity()).collect();
+        if let Some(place) = identities.iter().position(|identity| identity.is_none() && !by_content) {
+            return Err(Error::Unsupported {
+                subject: format!("the cache for {}", sources[place].name()),
+                found: "a model that is no file".to_owned(),
+                expected: "a file, or a cache that knows models by all of their bytes".to_owned(),
+            });
+        }
+        let digests = sources.iter().zip(starts).map(|(source, end)| digest(source, end)).collect::<Result<_>>()?;
+        Ok(Files { sources, identities, digests, by_content })
+    }
+
+    /// Whether none was changed since.
+    pub fn are_unchanged(&self) -> bool {
+        self.sources.iter().zip(&self.identities).all(|(source, before)| {
+            let now = source.identity();
+            let told = |identity: os::Identity| (identity.size, identity.modified);
+            now.map(told) == before.map(told)
+        })
+    }
+
+    /// When the newest of them was changed: the same for whoever makes the entry.
+    pub fn newest(&self) -> SystemTime {
+        let newest = self.identities.iter().flatten().map(|identity| identity.modified).max().unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(newest.try_into().unwrap_or(0))
+    }
+
+    /// The first one's name, for messages.
+    pub fn name(&self) -> &str {
+        self.sources.first().map_or("model", |source| source.name())
+    }
+
+    /// What tells each file from what it may become: where it is, its bytes and when it was changed.
+    pub fn versions(&self) -> impl Iterator<Item = (String, u64, Option<i128>)> {
+        let files = self.sources.iter().zip(&self.identities);
+        files.map(|(source, identity)| (source.place(), source.size(), identity.map(|identity| identity.modified)))
+    }
+
+    /// The key of what these tensors are when they come in these forms.
+    pub fn key(&self, tensors: &TensorTable, forms: &Forms) -> String {
+        let mut hasher = Sha256::new();
+        for number in [VERSION, transform::VERSION, u32::from(self.by_content)] {
+            hasher.update(number.to_le_bytes());
+        }
+        for ((source, identity), digest) in self.sources.iter().zip(&self.identities).zip(&self.digests) {
+            hasher.update(source.size().to_le_bytes());
+            hasher.update(digest);
+            if let Some(identity) = identity.filter(|_| !self.by_content) {
+                hasher.update(identity.device.to_le_bytes());
+                hasher.update(identity.inode.to_le_bytes());
+                hasher.update(identity.modified.to_le_bytes());
+            }
+        }
+        for (index, tensor) in tensors.iter().enumerate() {
+            hasher.update((tensor.name.len() as u64).to_le_bytes());
+            hasher.update(tensor.name);
+            let way = forms.origin(index).map_or([u32::MAX; 3], |origin| {
+                [origin.transform.from().id(), origin.transform.target().id(), u32::from(origin.is_scales)]
+            });
+            for number in [tensor.dtype.id(), u32::from(tensor.shard), tensor.shape.len() as u32].iter().chain(&way) {
+                hasher.update(number.to_le_bytes());
+            }
+            hasher.update(tensor.offset.to_le_bytes());
+            tensor.shape.iter().for_each(|length| hasher.update(length.to_le_bytes()));
+        }
+        hexadecimal(&hasher.finalize())
+    }
+}
+
+/// The hash of a source's first bytes.
+pub fn digest(source: &Source, end: u64) -> Result<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; PIECE_BYTES.min(end) as usize];
+    let mut at = 0;
+    while at < end {
+        let piece = &mut buffer[..PIECE_BYTES.min(end - at) as usize];
+        source.read_buffered(piece, at)?;
+        hasher.update(&*piece);
+        at += piece.len() as u64;
+    }
+    Ok(hasher.finalize().into())
+}
+
+/// Bytes as text.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+}
