@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::forms::Origin;
 use super::transformed::Way;
@@ -55,7 +57,7 @@ fn read_long_rows(source: &Arc<Source>, origin: &Origin<'_>, part: Unit, offset:
             let parts = piece.start / part.output as u64..piece.end.div_ceil(part.output as u64);
             let stored = read_parts(source, origin, part, row, &parts)?;
             let mut made = vec![0; stored.len() / part.input * part.output];
-            origin.transform.apply_part(largest, &stored, &mut made);
+            timed(origin, || origin.transform.apply_part(largest, &stored, &mut made));
             Ok((parts.start * part.output as u64, made))
         })?;
         done += count;
@@ -73,11 +75,18 @@ fn largest(source: &Arc<Source>, origin: &Origin<'_>, part: Unit, row: u64) -> R
     let mut found = Vec::new();
     for first in (0..parts).step_by(at_once) {
         let stored = read_parts(source, origin, part, row, &(first..(first + at_once as u64).min(parts)))?;
-        found.push(origin.transform.largest(&stored));
+        found.push(timed(origin, || origin.transform.largest(&stored)));
     }
     let largest = Transform::largest_of(&found);
     origin.largest.keep(origin.index, row, largest);
     Ok(largest)
+}
+
+fn timed<T>(origin: &Origin<'_>, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    origin.clock.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    result
 }
 
 fn read_parts(source: &Source, origin: &Origin<'_>, part: Unit, row: u64, parts: &Range<u64>) -> Result<Vec<u8>> {
