@@ -131,6 +131,8 @@ impl Keeping {
 
     /// Copies what is as it is stored, and puts the entry in place.
     fn finish(&self) -> Result<()> {
+        // A tensor that is brought twice at once must not change the file when it is whole.
+        self.writing.seal();
         let mut buffer = Vec::new();
         for stretch in self.writing.stretches() {
             self.writing.copy(&stretch, &mut buffer)?;
