@@ -1760,7 +1760,7 @@ pml_status_t pml_loader_open_memory(const void *data,
 /**
  * Frees a loader: ends what is under way and releases the layers acquired through it. Tensors that were acquired stay
  * valid until they are released; other acquires then give PML_STATUS_CLOSED. Waits for no callback, and may be called
- * inside one. NULL is fine.
+ * inside one; where all of a model was converted for the cache, it waits until that is on the disk. NULL is fine.
  */
 PML_API
 void pml_loader_free(struct pml_loader_t *loader);

@@ -23,7 +23,7 @@
 //! | floor | what it knows |
 //! |---|---|
 //! | [`ffi`], `cli` | the C functions of `pml.h`; the `pml` command |
-//! | [`loader`] | opened models: options, rules, acquiring, reading ahead, stats |
+//! | [`loader`] | opened models: options, rules, acquiring, reading ahead, converted models on disk, stats |
 //! | `residency`, `transfer` | what is in memory and who holds it; workers that bring bytes. Neither knows the other |
 //! | [`device`], [`format`](mod@format), [`transform`] | where tensors end up; what is where in a file; what becomes of stored bytes. None knows another |
 //! | [`io`], [`tensor`] | how bytes are read; what names and types mean |

@@ -120,7 +120,7 @@ fn info_tells_layers_and_tensors() {
         assert_eq!(number(layer, "bytes"), members.iter().map(|tensor| number(tensor, "bytes")).sum::<u64>());
     }
     for tensor in tensors {
-        assert_eq!(keys(tensor), ["name", "dtype", "shape", "layer", "bytes", "offset", "shard"]);
+        assert_eq!(keys(tensor), ["name", "dtype", "stored_dtype", "shape", "layer", "bytes", "offset", "shard"]);
     }
     let gate = named(tensors, "blk.2.ffn_gate.weight");
     assert_eq!(gate["shape"], serde_json::json!([768, 256]));

@@ -253,7 +253,7 @@ fn into_handle(loader: Loader) -> *mut pml_loader_t {
 
 /// Frees a loader: ends what is under way and releases the layers acquired through it. Tensors that were acquired stay
 /// valid until they are released; other acquires then give PML_STATUS_CLOSED. Waits for no callback, and may be called
-/// inside one. NULL is fine.
+/// inside one; where all of a model was converted for the cache, it waits until that is on the disk. NULL is fine.
 ///
 /// # Safety
 /// See the rules for pointers in pml.h.

@@ -1,6 +1,6 @@
 //! A value of one file, as it stands in another.
 
-use super::{Array, Value, ValueType};
+use super::{Array, Value};
 use crate::error::Result;
 
 impl Value<'_> {
@@ -34,13 +34,7 @@ fn encode_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 fn encode_array(out: &mut Vec<u8>, array: &Array<'_>) -> Result<()> {
     out.extend((array.element_type() as u32).to_le_bytes());
     out.extend(array.len().to_le_bytes());
-    match array.element_type().bytes() {
-        Some(size) => {
-            let start = out.len();
-            out.resize(start + (array.len() * size) as usize, 0);
-            array.copy_numbers(0, &mut out[start..])
-        }
-        None if array.element_type() == ValueType::String => array.iter().try_for_each(|value| value?.encode(out)),
-        None => (0..array.len()).try_for_each(|index| array.get(index)?.encode(out)),
-    }
+    // A vocabulary has hundreds of thousands of strings: they are taken together.
+    out.extend(array.bytes()?);
+    Ok(())
 }

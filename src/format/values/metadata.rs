@@ -376,6 +376,16 @@ impl<'a> Array<'a> {
         if self.node.element_type == ValueType::String { Ok(self.string(position)?.0) } else { self.nested(position) }
     }
 
+    /// All elements as they stand in the file.
+    pub(in crate::format) fn bytes(&self) -> Result<&'a [u8]> {
+        let start = self.node.position;
+        let length = match self.node.element_type.bytes() {
+            Some(size) => self.node.count * size,
+            None => self.metadata.array_index(self.node)?.positions.last().map_or(0, |end| end - start),
+        };
+        self.part().checked(start, length)
+    }
+
     /// The element at `index`.
     pub fn get(&self, index: u64) -> Result<Value<'a>> {
         self.trusted_value(self.element(index)?)

@@ -1,5 +1,6 @@
 //! A converted model on its way into the cache: written as it is made for others, and put in place when all of it was.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -115,7 +116,12 @@ impl Keeping {
         drop(phase);
         let keeping = self.clone();
         let builder = std::thread::Builder::new().name("pml-cache".to_owned());
-        if os::without_signals(|| builder.spawn(move || keeping.end(keeping.finish()))).is_err() {
+        let finish = move || {
+            // A caller's own reader may panic, and somebody waits for the end.
+            let finished = catch_unwind(AssertUnwindSafe(|| keeping.finish()));
+            keeping.end(finished.unwrap_or_else(|panic| Err(Error::from_panic(&*panic))));
+        };
+        if os::without_signals(|| builder.spawn(finish)).is_err() {
             self.end(Err(Error::OutOfMemory {
                 what: "a thread".to_owned(),
                 reason: "none could be started".to_owned(),
@@ -125,6 +131,8 @@ impl Keeping {
 
     /// Copies what is as it is stored, and puts the entry in place.
     fn finish(&self) -> Result<()> {
+        // A tensor that is brought twice at once must not change the file when it is whole.
+        self.writing.seal();
         let mut buffer = Vec::new();
         for stretch in self.writing.stretches() {
             self.writing.copy(&stretch, &mut buffer)?;

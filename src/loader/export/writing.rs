@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use super::outline::Outline;
 use crate::error::{Error, Result, path_text, quoted};
@@ -26,6 +26,8 @@ pub struct Writing {
     /// What is delivered as it is stored.
     copies: Vec<Copy>,
     state: Mutex<State>,
+    /// Whether what is seen from now on counts no more.
+    is_sealed: RwLock<bool>,
     on_change: OnceLock<OnChange>,
 }
 
@@ -107,8 +109,14 @@ impl Writing {
             places,
             copies,
             state: Mutex::new(State { seen: HashMap::new(), missing, error: None }),
+            is_sealed: RwLock::new(false),
             on_change: OnceLock::new(),
         }
+    }
+
+    /// Waits for writes of what is seen, and takes no more of them: what was made twice is there once.
+    pub fn seal(&self) {
+        *self.is_sealed.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
     /// Has something done, once, when all was seen that is transformed, and when the file fails.
@@ -231,7 +239,9 @@ pub struct Seen {
 
 impl Seen {
     fn write(&self, bytes: &[u8], position: u64) {
-        if !self.writing.has_failed() {
+        // Held while it is written, so that `seal` waits for it.
+        let is_sealed = self.writing.is_sealed.read().unwrap_or_else(PoisonError::into_inner);
+        if !*is_sealed && !self.writing.has_failed() {
             self.writing.note(self.writing.write(bytes, position));
         }
     }
