@@ -1009,6 +1009,7 @@ typedef struct pml_options_t {
      * takes; PML_DTYPE_KEEP. Floating-point and quantised tensors can be, and to types of less than 16 bits an element those
      * of two dimensions and more whose rows are whole blocks (of PML_DTYPE_NF4: whose elements are; of PML_DTYPE_INT8: of 32
      * elements and more); others stay as they are stored, as do those beside which a tensor has the name of their scales.
+     * What of them is BF16 becomes F16 then, where the device does not compute with BF16.
      */
     uint32_t dtype;
     /**
@@ -1619,7 +1620,7 @@ void pml_options_init(struct pml_options_t *options,
  * The first of these that fits is chosen. As the model is stored (on a device that lacks BF16, with F16 in its place): all
  * layers in memory, PML_STRATEGY_PARALLEL, no budget; or layers read ahead of use and evicted behind it, with
  * PML_STRATEGY_PREFETCH, PML_UNLOAD_LRU and a budget of what may be used. The same in the widest type in which the model is
- * smaller: PML_DTYPE_F16, PML_DTYPE_Q8_0, PML_DTYPE_Q5_0, PML_DTYPE_Q4_0. Last, with PML_STRATEGY_ON_DEMAND, one layer at a time.
+ * smaller by a sixteenth or more: PML_DTYPE_F16, PML_DTYPE_Q8_0, PML_DTYPE_Q5_0, PML_DTYPE_Q4_0. Last, with PML_STRATEGY_ON_DEMAND, one layer at a time.
  *
  * Errors: PML_STATUS_BUDGET where not even that fits, with the arithmetic in pml_last_error; those of pml_loader_open;
  * PML_STATUS_DEVICE where a GPU does not tell what is free; PML_STATUS_UNSUPPORTED where `out` is a struct of an older version that

@@ -53,7 +53,7 @@ fn is_sound(path: &Path, available: u64) -> Recommendation {
     let Ok(choice) = &found.choice else {
         let error = found.choice.as_ref().unwrap_err();
         assert_eq!(error.status(), Status::Budget, "{error}");
-        assert!(fits.iter().all(|fit| matches!(fit, Fit::None | Fit::NoSmaller)), "{found:?}");
+        assert!(fits.iter().all(|fit| matches!(fit, Fit::None)), "{found:?}");
         return found;
     };
     let chosen = found.chosen().unwrap();
@@ -77,7 +77,7 @@ fn is_sound(path: &Path, available: u64) -> Recommendation {
             assert!(bytes <= choice.memory_budget.unwrap());
         }
         Fit::OneByOne => assert_eq!((choice.strategy, choice.unload), (Strategy::OnDemand, Unload::Lru)),
-        Fit::None | Fit::NoSmaller => panic!("chosen, and does not fit: {found:?}"),
+        Fit::None => panic!("chosen, and does not fit: {found:?}"),
     }
     assert_eq!(choice.loses.is_none(), choice.dtype == Target::Keep);
     found
@@ -190,7 +190,7 @@ fn what_is_narrower_is_taken_only_where_it_is_smaller() {
     let folder = tempfile::tempdir().unwrap();
     let path = uneven(folder.path(), Dtype::Q4_0);
     let found = is_sound(&path, 100);
-    assert!(found.candidates.iter().skip(1).all(|one| one.fit == Fit::NoSmaller), "{found:?}");
+    assert!(found.candidates.iter().skip(1).all(|one| !one.gains), "{found:?}");
     let error = found.choice.unwrap_err().to_string();
     assert!(error.contains("token_embd") && error.contains("of 100 bytes for layers (as given)"), "{error}");
 }

@@ -61,6 +61,9 @@ fn is_on_device(loader: &Loader) -> bool {
 
 /// All records, once those of the last copies are there.
 fn settled(timeline: &Timeline, loader: &Loader) -> Vec<Record> {
+    // What was read ahead for the next pass comes to its end too.
+    let is_loading = |layer| loader.layer_info(layer).unwrap().state == LayerState::Loading;
+    until(|| !(0..loader.layer_count()).any(is_loading));
     if is_on_device(loader) {
         let copied = || bytes(&of(&timeline.records(), Kind::Copy));
         until(|| copied() == loader.stats().delivered_bytes);

@@ -69,7 +69,7 @@ fn print_candidates(found: &Recommendation, out: &mut Output) -> Result<(), Fail
             size_text(one.charged_bytes),
             size_text(one.largest.bytes),
             size_text(found.memory.usable(one.dtype)),
-            fit_text(one.fit),
+            if one.gains { fit_text(one.fit) } else { format!("{}, but gains nothing", fit_text(one.fit)) },
         ]
     });
     out.table(&columns, rows)
@@ -81,7 +81,6 @@ fn fit_text(fit: Fit) -> String {
         Fit::Window { layers, bytes } => format!("as a window of {layers} layers, {}", size_text(bytes)),
         Fit::OneByOne => "one layer at a time".to_owned(),
         Fit::None => "not: its largest layer does not".to_owned(),
-        Fit::NoSmaller => "gains nothing: hardly smaller than as stored".to_owned(),
     }
 }
 
@@ -139,7 +138,6 @@ fn candidate_json(found: &Recommendation, one: &Candidate, is_chosen: bool) -> V
         Fit::Window { layers, bytes } => ("window", Some(layers), Some(bytes)),
         Fit::OneByOne => ("one_by_one", None, None),
         Fit::None => ("none", None, None),
-        Fit::NoSmaller => ("no_smaller", None, None),
     };
     json!({
         "dtype": one.dtype.name(),
@@ -149,6 +147,7 @@ fn candidate_json(found: &Recommendation, one: &Candidate, is_chosen: bool) -> V
         "largest_layer_bytes": one.largest.bytes,
         "usable_bytes": found.memory.usable(one.dtype),
         "fit": fit,
+        "gains": one.gains,
         "window_layers": window_layers,
         "window_bytes": window_bytes,
         "is_chosen": is_chosen,

@@ -170,6 +170,7 @@ pub struct pml_options_t {
     /// takes; PML_DTYPE_KEEP. Floating-point and quantised tensors can be, and to types of less than 16 bits an element those
     /// of two dimensions and more whose rows are whole blocks (of PML_DTYPE_NF4: whose elements are; of PML_DTYPE_INT8: of 32
     /// elements and more); others stay as they are stored, as do those beside which a tensor has the name of their scales.
+    /// What of them is BF16 becomes F16 then, where the device does not compute with BF16.
     pub dtype: u32,
     /// 1 for delivering the stored bytes of each tensor that is delivered as something else too, as a tensor "name.original";
     /// 0.

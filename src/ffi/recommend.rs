@@ -24,7 +24,7 @@ use crate::loader::recommend::{Recommendation, recommend};
 /// The first of these that fits is chosen. As the model is stored (on a device that lacks BF16, with F16 in its place): all
 /// layers in memory, PML_STRATEGY_PARALLEL, no budget; or layers read ahead of use and evicted behind it, with
 /// PML_STRATEGY_PREFETCH, PML_UNLOAD_LRU and a budget of what may be used. The same in the widest type in which the model is
-/// smaller: PML_DTYPE_F16, PML_DTYPE_Q8_0, PML_DTYPE_Q5_0, PML_DTYPE_Q4_0. Last, with PML_STRATEGY_ON_DEMAND, one layer at a time.
+/// smaller by a sixteenth or more: PML_DTYPE_F16, PML_DTYPE_Q8_0, PML_DTYPE_Q5_0, PML_DTYPE_Q4_0. Last, with PML_STRATEGY_ON_DEMAND, one layer at a time.
 ///
 /// Errors: PML_STATUS_BUDGET where not even that fits, with the arithmetic in pml_last_error; those of pml_loader_open;
 /// PML_STATUS_DEVICE where a GPU does not tell what is free; PML_STATUS_UNSUPPORTED where `out` is a struct of an older version that
@@ -75,15 +75,21 @@ fn choose(path: &Path, device: Device, available: u64) -> Result<pml_options_t> 
     })
 }
 
-/// Refuses a struct without a place for what was chosen: the weights would be delivered as something larger.
+/// Refuses a struct without a place for something that was chosen.
 fn check_room(chosen: &pml_options_t, struct_size: usize) -> Result<()> {
-    let needed = offset_of!(pml_options_t, dtype) + size_of::<u32>();
-    if chosen.dtype == PML_DTYPE_KEEP || struct_size >= needed {
+    let (field, needed) = if chosen.dtype != PML_DTYPE_KEEP {
+        ("dtype", offset_of!(pml_options_t, dtype) + size_of::<u32>())
+    } else if chosen.memory_budget != 0 {
+        ("memory_budget", offset_of!(pml_options_t, memory_budget) + size_of::<u64>())
+    } else {
+        ("unload", offset_of!(pml_options_t, unload) + size_of::<u32>())
+    };
+    if struct_size >= needed {
         return Ok(());
     }
     Err(Error::Unsupported {
         subject: "argument out".to_owned(),
-        found: format!("{struct_size} bytes, without the field dtype"),
-        expected: format!("{needed} bytes or more, for the weights only fit in another type"),
+        found: format!("{struct_size} bytes, without the field {field}"),
+        expected: format!("{needed} bytes or more, for it was chosen"),
     })
 }

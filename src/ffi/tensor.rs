@@ -247,12 +247,12 @@ pub unsafe extern "C" fn pml_tensor_get_info(tensor: *const pml_tensor_t, out: *
             rank: info.shape.len() as u32,
             stored_dtype: stored.dtype.id(),
             delivered_dtype: info.dtype.id(),
-            shard: u32::from(info.shard),
+            shard: u32::from(stored.shard),
             index: tensor.index(),
             layer: tensor.layer(),
             bytes: info.bytes,
             stored_bytes: stored.bytes,
-            offset: info.offset,
+            offset: stored.offset,
         };
         // SAFETY: the caller's promise.
         unsafe { structs::write(out, "out", &described) }

@@ -196,7 +196,10 @@ impl Wishes<'_> {
         let is_left =
             is_for_others || has_short_rows || !tensor.dtype.has_floats() || self.has_no_name(tensor, tensors);
         if by_rule.is_none() && is_left {
-            return Ok(None);
+            let is_of_no_use = target.is_for_matrices() && self.lacks_bf16 && tensor.dtype == Dtype::BF16;
+            // A floating-point type into another is always possible.
+            let way = is_of_no_use.then(|| Transform::new(tensor.dtype, Target::Dtype(Dtype::F16), tensor.shape));
+            return Ok(way.and_then(Result::ok).flatten());
         }
         match (Transform::new(tensor.dtype, target, tensor.shape), by_rule) {
             (Ok(way), _) => Ok(way),

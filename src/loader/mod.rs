@@ -69,7 +69,8 @@ fn forms_of(model: &mut format::Model, options: &Options) -> Result<Option<Forms
     if options.dtype == Target::Keep && !options.rules.has_targets() {
         return Ok(None);
     }
-    let asks_for_best = options.dtype == Target::Auto || options.rules.has_target(Target::Auto);
+    let is_asked = |target: Target| target == Target::Auto || target.is_for_matrices();
+    let asks_for_best = is_asked(options.dtype) || options.rules.has_target(Target::Auto);
     let lacks_bf16 = asks_for_best && seat::lacks_bf16(options.device);
     let Options { rules, dtype, keep_original, .. } = options;
     let file = model.sources.first().map_or("model", |source| source.name());

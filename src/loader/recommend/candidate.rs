@@ -29,6 +29,8 @@ pub struct Candidate {
     pub largest: Layer,
     /// How it would fit.
     pub fit: Fit,
+    /// Whether it is enough smaller than as stored to be worth what it loses; as stored it is.
+    pub gains: bool,
     /// How many layers would be read ahead.
     ahead: usize,
 }
@@ -58,8 +60,6 @@ pub enum Fit {
     OneByOne,
     /// Not the largest layer.
     None,
-    /// It is hardly smaller than as stored, and gains nothing.
-    NoSmaller,
 }
 
 impl Candidate {
@@ -70,10 +70,8 @@ impl Candidate {
         sorted.sort_unstable_by_key(|charge| Reverse(*charge));
         let charged_bytes = charges.iter().copied().fold(0, u64::saturating_add);
         let ahead = ahead(&sorted, memory.usable(dtype));
-        let fit = match as_stored {
-            Some(as_stored) if charged_bytes > as_stored - as_stored / LEAST_GAIN => Fit::NoSmaller,
-            _ => fit(&sorted, charged_bytes, ahead, memory.usable(dtype)),
-        };
+        let fit = fit(&sorted, charged_bytes, ahead, memory.usable(dtype));
+        let gains = as_stored.is_none_or(|as_stored| charged_bytes <= as_stored - as_stored / LEAST_GAIN);
         let largest = (0..charges.len()).max_by_key(|layer| charges[*layer]);
         let largest = largest.map(|layer| -> Result<Layer> {
             Ok(Layer { name: loader.layer_info(layer)?.name.to_owned(), bytes: charges[layer] })
@@ -84,6 +82,7 @@ impl Candidate {
             charged_bytes,
             largest: largest.transpose()?.unwrap_or_default(),
             fit,
+            gains,
             ahead,
         })
     }
@@ -94,7 +93,7 @@ impl Candidate {
         let (strategy, unload, memory_budget, prefetch_count) = match self.fit {
             Fit::Whole => (Strategy::Parallel, Unload::Never, None, 1),
             Fit::Window { .. } => (Strategy::Prefetch, Unload::Lru, budget, self.ahead),
-            Fit::OneByOne | Fit::None | Fit::NoSmaller => (Strategy::OnDemand, Unload::Lru, budget, 1),
+            Fit::OneByOne | Fit::None => (Strategy::OnDemand, Unload::Lru, budget, 1),
         };
         let reason = self.reason();
         Choice { dtype: self.dtype, strategy, unload, memory_budget, prefetch_count, reason, loses: self.loses() }
@@ -111,7 +110,7 @@ impl Candidate {
             Fit::Window { layers, .. } => {
                 format!("not all layers fit, but any {layers} at once do {how}; {} can be read ahead", self.ahead)
             }
-            Fit::OneByOne | Fit::None | Fit::NoSmaller => {
+            Fit::OneByOne | Fit::None => {
                 format!("each layer fits by itself {how}, but no three together: nothing can be read ahead")
             }
         }

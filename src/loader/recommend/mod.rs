@@ -149,8 +149,9 @@ fn options(device: DeviceName, dtype: Target) -> Options {
 }
 
 fn choose(path: &Path, candidates: &[Candidate], memory: &Memory) -> Result<Choice> {
-    let fits_well = |one: &&Candidate| matches!(one.fit, Fit::Whole | Fit::Window { .. });
-    let fits_at_all = |one: &&Candidate| one.fit == Fit::OneByOne;
+    let fits_well = |one: &&Candidate| one.gains && matches!(one.fit, Fit::Whole | Fit::Window { .. });
+    // What gains little may be what just fits.
+    let fits_at_all = |one: &&Candidate| one.fit != Fit::None;
     let chosen = candidates.iter().find(fits_well).or_else(|| candidates.iter().find(fits_at_all));
     chosen.map(|one| one.choice(memory)).ok_or_else(|| {
         let least = candidates.iter().min_by_key(|one| one.largest.bytes);
