@@ -741,6 +741,7 @@ fn plan_shows_its_arithmetic_and_a_command_that_works() {
             "largest_layer_bytes",
             "usable_bytes",
             "fit",
+            "gains",
             "window_layers",
             "window_bytes",
             "is_chosen"
