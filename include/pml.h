@@ -1001,7 +1001,11 @@ typedef struct pml_options_t {
      * The folder where models are kept whose tensors are delivered as something else, so that the next load converts nothing;
      * "" for the user's own, $XDG_CACHE_HOME/pml or ~/.cache/pml; NULL for none. An entry is a GGUF or safetensors file, written
      * while tensors are brought, and there when each was brought at least once: pml_loader_free waits for the end of writing then.
-     * What goes wrong with the cache is told to `log` and in pml_stats_t, and fails nothing else.
+     * What goes wrong with the cache is told to `log` and in pml_stats_t, and fails nothing else. An entry is read where the
+     * sizes, times and headers of the model's files and its own are what they were: what changes no time, as the rot of a disk,
+     * is found out with `cache_digest` only. A model that was changed within the last 20 ms is not kept. The user's own folder
+     * is made so that nobody else sees into it, and no entry may be read by more than the model's files may. Whoever may write
+     * into the folder decides what is loaded from it: name none that others may write who are not trusted with the model.
      */
     const char *cache_path;
     /**
@@ -1022,12 +1026,13 @@ typedef struct pml_options_t {
      */
     uint32_t format;
     /**
-     * 1 for knowing models in the cache by all of their bytes, which are read at each open, and for looking at what is kept for
-     * damage as often; 0, by their headers, sizes and times.
+     * 1 for knowing models in the cache by all of their bytes, which are read at each open that converts, and for looking at all
+     * bytes of what is kept for damage as often; 0, by their headers, sizes and times. 0 where `cache_path` is NULL.
      */
     uint32_t cache_digest;
     /**
-     * The most bytes that the cache may have, 0 for any number: those used longest ago go, but none that a loader reads.
+     * The most bytes that the cache's entries may have, 0 for any number: those used longest ago go, but none that a loader
+     * reads. Files that are still being written do not count. 0 where `cache_path` is NULL.
      */
     uint64_t cache_limit;
 } pml_options_t;

@@ -4,9 +4,10 @@
 mod doubles;
 mod helpers;
 
-use std::fs::{File, FileTimes};
+use std::fs::{File, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use helpers::{Dice, until};
+use pml::error::Error;
 use pml::format::gguf::write::{Datum, HeaderWriter};
+use pml::format::safetensors;
 use pml::io::{Memory, Mode};
 use pml::loader::{Cache, CacheUse, Loader, LogLevel, Options, Rules, Strategy, Target, Unload};
 use pml::tensor::Dtype;
@@ -91,6 +94,7 @@ impl Scene {
             data.write(&(0..bytes).map(|_| dice.roll(256) as u8).collect::<Vec<_>>()).unwrap();
         }
         data.finish().unwrap();
+        rest();
     }
 
     /// The names in the cache's folder, sorted.
@@ -136,6 +140,11 @@ impl Scene {
         drop(loader);
         self.is_read(dtype);
     }
+}
+
+/// Waits until a model was changed long enough ago to be kept.
+fn rest() {
+    std::thread::sleep(Duration::from_millis(40));
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -280,11 +289,18 @@ fn a_changed_source_is_another() {
     assert_eq!(scene.cache().entries().unwrap().len(), 1, "what was made of the old one is gone");
     // Bytes in the middle, with the time that comes of it.
     flip(&scene.model(), SeekFrom::End(-1000));
+    rest();
     scene.is_made_again(F16);
     // The time alone.
     let file = File::options().write(true).open(scene.model()).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)).unwrap();
+    rest();
     scene.is_made_again(F16);
+    // Bytes, and the time set back to what it was.
+    flip_unseen(&scene.model(), SeekFrom::End(-1000));
+    rest();
+    scene.is_made_again(F16);
+    assert_eq!(scene.cache().entries().unwrap().len(), 1, "what was made of the old one is gone");
     // Known by all bytes, a change is seen whatever the time says, and a copy is the same model.
     let by_content = || Options { cache: Some(Cache { digest: true, ..scene.cache() }), ..scene.options(F16) };
     let state = |path: &Path| {
@@ -296,10 +312,10 @@ fn a_changed_source_is_another() {
     assert_eq!(state(&scene.model()), CacheUse::Writing);
     let copy = scene.folder.path().join("copy.gguf");
     std::fs::copy(scene.model(), &copy).unwrap();
+    rest();
     assert_eq!(state(&copy), CacheUse::Read);
-    let times = FileTimes::new().set_modified(std::fs::metadata(&copy).unwrap().modified().unwrap());
-    flip(&copy, SeekFrom::End(-1000));
-    File::options().write(true).open(&copy).unwrap().set_times(times).unwrap();
+    flip_unseen(&copy, SeekFrom::End(-1000));
+    rest();
     assert_eq!(state(&copy), CacheUse::Writing);
 }
 
@@ -313,6 +329,129 @@ fn a_source_that_changes_meanwhile_is_not_kept() {
     assert_eq!(loader.settle_cache(), CacheUse::Failed);
     drop(loader);
     assert_eq!(scene.names(), [""; 0]);
+}
+
+#[test]
+fn a_source_that_changed_just_now_is_not_kept() {
+    let scene = Scene::new();
+    let file = File::options().write(true).open(scene.model()).unwrap();
+    until(|| {
+        // Opening has to follow at once, which a busy machine may not let it.
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        let loader = scene.open(F16);
+        assert!(delivered(&loader) == scene.expected(F16));
+        loader.settle_cache() == CacheUse::Failed
+    });
+    rest();
+    scene.is_made_again(F16);
+}
+
+#[test]
+fn what_cannot_be_looked_at_stays() {
+    let scene = Scene::new();
+    scene.keep(F16);
+    let is_not_read = || {
+        let before = scene.names();
+        let loader = scene.open(F16);
+        assert_eq!(loader.stats().cache, CacheUse::Failed);
+        assert!(delivered(&loader) == scene.expected(F16));
+        drop(loader);
+        assert_eq!(scene.names(), before);
+    };
+    // A manifest whose reading fails, and a model that cannot be opened.
+    for ending in [".json", ".gguf"] {
+        let path = scene.file(&[ending]);
+        let aside = scene.folder.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        if ending == ".json" {
+            std::fs::create_dir(&path).unwrap();
+        } else {
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+        }
+        is_not_read();
+        assert!(std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path)).is_ok());
+        std::fs::rename(&aside, &path).unwrap();
+    }
+    // Back where it was, the model file has another time, as has whatever was touched.
+    scene.is_made_again(F16);
+}
+
+#[test]
+fn others_temporary_files_stay() {
+    let scene = Scene::new();
+    scene.keep(F16);
+    let (others, own) = (scene.cache_path().join(".pml-abc.part"), scene.cache_path().join(".pml-cache-abc.part"));
+    std::fs::write(&others, "somebody converts into this folder").unwrap();
+    std::fs::write(&own, "left behind").unwrap();
+    scene.keep(Target::Int8);
+    assert!(others.exists() && !own.exists());
+}
+
+#[test]
+fn nobody_reads_more_than_the_model() {
+    let scene = Scene::new();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for source in [0o600, 0o440, 0o755] {
+        std::fs::set_permissions(scene.model(), Permissions::from_mode(source)).unwrap();
+        rest();
+        scene.keep(F16);
+        let kept = mode(&scene.file(&[".gguf"]));
+        assert_eq!((kept & 0o600, kept & !(source & 0o666 | 0o600)), (0o600, 0), "{kept:o} of {source:o}");
+        scene.cache().clear().unwrap();
+    }
+    if doubles::is_on_double() {
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+    command.args(["load", "--device", "cpu", "--as", "f16", "--cache"]).arg(scene.model());
+    command.env("XDG_CACHE_HOME", scene.folder.path().join("own"));
+    assert!(command.output().unwrap().status.success());
+    assert_eq!(mode(&scene.folder.path().join("own/pml")), 0o700);
+}
+
+#[test]
+fn the_models_own_file_is_not_written_over() {
+    let scene = Scene::new();
+    scene.keep(F16);
+    let loader = scene.open(F16);
+    assert_eq!(loader.stats().cache, CacheUse::Read);
+    let before = std::fs::read(scene.model()).unwrap();
+    for path in [scene.model(), scene.file(&[".gguf"])] {
+        let error = loader.export(&path, None, &|_| {}).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+    }
+    assert!(std::fs::read(scene.model()).unwrap() == before);
+}
+
+#[test]
+fn words_that_only_look_like_keys_of_the_format_harm_no_entry() {
+    let scene = Scene::new();
+    let path = scene.folder.path().join("model.safetensors");
+    let mut header = safetensors::write::HeaderWriter::new();
+    for key in ["split.count", "split.no", "general.alignment", "general.file_type", "general.quantization_version"] {
+        header.add(key, "7").unwrap();
+    }
+    header.add_tensor("blk.0.ffn_up.weight", Dtype::F32, &[64, 512]).unwrap();
+    let mut data = header.create(&path).unwrap();
+    data.leave_hole().and_then(|()| data.finish()).unwrap();
+    rest();
+    for cache in [CacheUse::Writing, CacheUse::Read] {
+        let loader = Loader::open(&path, scene.options(F16)).unwrap();
+        assert_eq!(loader.stats().cache, cache);
+        load_all(&loader);
+    }
+    let kept = Loader::open(scene.file(&[".gguf"]), Options::default()).unwrap();
+    let metadata = kept.catalogue().metadata();
+    let number = |key: &str| metadata.get(key).unwrap().and_then(|value| value.as_u64());
+    assert_eq!((number("general.file_type"), number("general.quantization_version")), (Some(1), Some(2)));
+    assert_eq!(metadata.len(), 2);
+}
+
+/// Turns a bit of a byte over, and sets the time of change back.
+fn flip_unseen(path: &Path, place: SeekFrom) {
+    let time = std::fs::metadata(path).unwrap().modified().unwrap();
+    flip(path, place);
+    File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }
 
 /// Turns a bit of a byte over.
@@ -331,7 +470,7 @@ fn damage_is_found_out() {
     scene.keep(F16);
     let model = [".gguf"];
     let manifest = [".json"];
-    let damages: [(&str, &dyn Fn()); 11] = [
+    let damages: [(&str, &dyn Fn()); 12] = [
         ("cut", &|| {
             let file = File::options().write(true).open(scene.file(&model)).unwrap();
             file.set_len(file.metadata().unwrap().len() - 1).unwrap();
@@ -343,6 +482,7 @@ fn damage_is_found_out() {
         ("magic", &|| flip(&scene.file(&model), SeekFrom::Start(0))),
         ("header", &|| flip(&scene.file(&model), SeekFrom::Start(200))),
         ("data", &|| flip(&scene.file(&model), SeekFrom::End(-5000))),
+        ("data, unseen", &|| flip_unseen(&scene.file(&model), SeekFrom::End(-5000))),
         ("no model", &|| std::fs::remove_file(scene.file(&model)).unwrap()),
         ("manifest", &|| flip(&scene.file(&manifest), SeekFrom::Start(40))),
         ("end of manifest", &|| flip(&scene.file(&manifest), SeekFrom::End(-10))),
@@ -364,9 +504,7 @@ fn damage_is_found_out() {
         load_all(&loader);
     }
     for place in (0..1500).step_by(67) {
-        let time = std::fs::metadata(scene.file(&model)).unwrap().modified().unwrap();
-        flip(&scene.file(&model), SeekFrom::Start(place));
-        File::options().write(true).open(scene.file(&model)).unwrap().set_modified(time).unwrap();
+        flip_unseen(&scene.file(&model), SeekFrom::Start(place));
         let loader = scene.open(F16);
         assert_eq!(loader.stats().cache, CacheUse::Writing, "{place}");
         load_all(&loader);
@@ -388,10 +526,7 @@ fn damage_of_any_byte_is_found_out_where_all_are_looked_at() {
         assert_eq!(Loader::open(scene.model(), options()).unwrap().stats().cache, CacheUse::Read);
         let file = scene.file(&[".gguf"]);
         let bytes = std::fs::metadata(&file).unwrap().len() as usize;
-        // As a disk does it, which changes no time.
-        let time = std::fs::metadata(&file).unwrap().modified().unwrap();
-        flip(&file, SeekFrom::Start(dice.roll(bytes) as u64));
-        File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+        flip_unseen(&file, SeekFrom::Start(dice.roll(bytes) as u64));
     }
 }
 
@@ -568,7 +703,7 @@ fn a_killed_process_leaves_nothing_that_stays() {
     if doubles::is_on_double() {
         return;
     }
-    let rounds = std::env::var("PML_TEST_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(30);
+    let rounds = std::env::var("PML_TEST_ROUNDS").ok().and_then(|count| count.parse().ok()).unwrap_or(30);
     let scene = Scene::new();
     let expected = printed(hash(&scene, false).spawn().unwrap());
     let mut dice = Dice(7);
@@ -584,6 +719,7 @@ fn a_killed_process_leaves_nothing_that_stays() {
         assert_eq!(scene.names().len(), 2, "{:?}", scene.names());
     }
     assert!(interrupted > 0, "none was killed while it wrote");
+    scene.is_read(Target::Dtype(Dtype::F32));
 }
 
 #[test]

@@ -205,6 +205,11 @@ fn metadata_is_carried_along() {
     // Into safetensors as text, and as such back.
     let (there, back) = (folder.path("out.safetensors"), folder.path("back.gguf"));
     succeed(&["convert", &model, &there, "--dtype", "f32"]);
+    let words = read(&there);
+    for stale in ["general.file_type", "general.quantization_version"] {
+        assert!(words.catalogue().metadata().find(stale).is_none(), "{stale}");
+    }
+    drop(words);
     succeed(&["convert", &there, &back]);
     let back = read(&back);
     let text = |key: &str| {
@@ -227,6 +232,38 @@ fn nf4_stands_as_bytes_with_a_note() {
     assert_eq!((tensor.info().dtype, tensor.info().shape), (Dtype::U8, &[33 * 512 / 2][..]));
     let note = loader.catalogue().metadata().get("pml.dtype.blk.0.attn_q.weight").expect("a value").expect("a key");
     assert_eq!(note.as_bytes(), Some(&br#"{"dtype":"NF4","shape":[33,512]}"#[..]));
+}
+
+#[test]
+fn notes_are_those_of_the_new_file() {
+    let folder = Folder::new();
+    let (path, out) = (folder.path("model.safetensors"), folder.path("out.safetensors"));
+    let mut header = safetensors::write::HeaderWriter::new();
+    for name in ["a.weight", "bytes.weight", "gone.weight"] {
+        header.add(&format!("pml.dtype.{name}"), "old").expect("a key");
+    }
+    header.add_tensor("a.weight", Dtype::F32, &[4, 64]).expect("a tensor");
+    header.add_tensor("bytes.weight", Dtype::U8, &[64]).expect("a tensor");
+    let mut data = header.create(Path::new(&path)).expect("a file");
+    data.leave_hole().and_then(|()| data.leave_hole()).and_then(|()| data.finish()).expect("a whole file");
+    succeed(&["convert", &path, &out, "--dtype", "nf4"]);
+    let loader = Loader::open(&out, Options::default()).expect("a model");
+    let metadata = loader.catalogue().metadata();
+    let note = |name: &str| {
+        let value = metadata.get(&format!("pml.dtype.{name}")).expect("a value");
+        value.map(|value| String::from_utf8(value.as_bytes().expect("text").to_vec()).expect("UTF-8"))
+    };
+    assert_eq!(note("a.weight").as_deref(), Some(r#"{"dtype":"NF4","shape":[4,64]}"#));
+    assert_eq!((note("bytes.weight").as_deref(), note("gone.weight")), (Some("old"), None));
+}
+
+#[test]
+fn a_folder_is_refused_at_once() {
+    let folder = Folder::new();
+    let (model, names) = (folder.model(), folder.names());
+    let complaint = fail(&["convert", &model, &folder.path(""), "--format", "gguf"]);
+    assert!(complaint.contains("the folder"), "{complaint}");
+    assert_eq!(folder.names(), names);
 }
 
 #[test]

@@ -152,10 +152,10 @@ pub(super) struct Keeping {
     /// Keep the converted model in PATH, or in $XDG_CACHE_HOME/pml or ~/.cache/pml, and read it from there the next time
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     cache: Option<OsString>,
-    /// The most bytes that the cache may have, such as 100GiB; those used longest ago go
+    /// The most bytes that the cache's entries may have, such as 100GiB; those used longest ago go
     #[arg(long, value_name = "SIZE", value_parser = parse_budget, requires = "cache")]
     cache_limit: Option<u64>,
-    /// Know models in the cache by all of their bytes
+    /// Know models in the cache by all of their bytes, and look at all of what is kept for damage
     #[arg(long, requires = "cache")]
     cache_digest: bool,
 }

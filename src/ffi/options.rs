@@ -164,7 +164,11 @@ pub struct pml_options_t {
     /// The folder where models are kept whose tensors are delivered as something else, so that the next load converts nothing;
     /// "" for the user's own, $XDG_CACHE_HOME/pml or ~/.cache/pml; NULL for none. An entry is a GGUF or safetensors file, written
     /// while tensors are brought, and there when each was brought at least once: pml_loader_free waits for the end of writing then.
-    /// What goes wrong with the cache is told to `log` and in pml_stats_t, and fails nothing else.
+    /// What goes wrong with the cache is told to `log` and in pml_stats_t, and fails nothing else. An entry is read where the
+    /// sizes, times and headers of the model's files and its own are what they were: what changes no time, as the rot of a disk,
+    /// is found out with `cache_digest` only. A model that was changed within the last 20 ms is not kept. The user's own folder
+    /// is made so that nobody else sees into it, and no entry may be read by more than the model's files may. Whoever may write
+    /// into the folder decides what is loaded from it: name none that others may write who are not trusted with the model.
     pub cache_path: *const c_char,
     /// What all tensors are delivered as that can be, unless a rule says otherwise: a PML_DTYPE_ value that pml_rules_dtype
     /// takes; PML_DTYPE_KEEP. Floating-point and quantised tensors can be, and to types of less than 16 bits an element those
@@ -177,10 +181,11 @@ pub struct pml_options_t {
     pub keep_original: u32,
     /// The format that the model must have: a PML_FORMAT_ value; PML_FORMAT_AUTO.
     pub format: u32,
-    /// 1 for knowing models in the cache by all of their bytes, which are read at each open, and for looking at what is kept for
-    /// damage as often; 0, by their headers, sizes and times.
+    /// 1 for knowing models in the cache by all of their bytes, which are read at each open that converts, and for looking at all
+    /// bytes of what is kept for damage as often; 0, by their headers, sizes and times. 0 where `cache_path` is NULL.
     pub cache_digest: u32,
-    /// The most bytes that the cache may have, 0 for any number: those used longest ago go, but none that a loader reads.
+    /// The most bytes that the cache's entries may have, 0 for any number: those used longest ago go, but none that a loader
+    /// reads. Files that are still being written do not count. 0 where `cache_path` is NULL.
     pub cache_limit: u64,
 }
 
@@ -275,7 +280,9 @@ pub(super) unsafe fn read(given: *const pml_options_t) -> Result<Options> {
         ..Options::default()
     };
     let digest = choose("cache_digest", given.cache_digest, &[false, true])?;
-    if !given.cache_path.is_null() {
+    if given.cache_path.is_null() {
+        refuse_without_cache(&given)?;
+    } else {
         // SAFETY: the caller's promise. A path need not be UTF-8.
         let path = os::path_from_c(unsafe { CStr::from_ptr(given.cache_path) });
         options.cache = Some(Cache {
@@ -324,6 +331,15 @@ fn layer_limit(given: i64) -> Result<Option<usize>> {
 fn choose<T: Copy>(argument: &'static str, number: u32, all: &[T]) -> Result<T> {
     let chosen = all.get(number as usize).copied();
     chosen.ok_or_else(|| Error::argument(argument, number, format_args!("0 to {}", all.len() - 1)))
+}
+
+/// Refuses what says how to keep models, where none is kept.
+fn refuse_without_cache(given: &pml_options_t) -> Result<()> {
+    let fields = [("cache_digest", u64::from(given.cache_digest)), ("cache_limit", given.cache_limit)];
+    match fields.into_iter().find(|(_, value)| *value != 0) {
+        Some((field, value)) => Err(Error::argument(field, value, "0 without cache_path")),
+        None => Ok(()),
+    }
 }
 
 /// Refuses what has no meaning yet.

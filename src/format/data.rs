@@ -2,7 +2,7 @@
 //! only when it is whole.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -16,9 +16,9 @@ use crate::io::os;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// What the names of files begin and end with that are not whole yet.
-pub const TEMPORARY_PREFIX: &str = ".pml-";
-/// See above.
+/// What the names of files begin with that are not whole yet.
+const TEMPORARY_PREFIX: &str = ".pml-";
+/// What they end with.
 pub const TEMPORARY_SUFFIX: &str = ".part";
 
 /// Takes the tensors' bytes, in the order in which they were added.
@@ -83,14 +83,13 @@ impl Layout {
     }
 }
 
-/// A new file beside those of a folder, which goes unless it is given a name.
-fn temporary_in(folder: &Path) -> std::io::Result<NamedTempFile> {
+/// A new file beside those of a folder, which goes unless it is given a name. It allows this, less the process's umask.
+pub fn temporary_in(folder: &Path, prefix: &str, permissions: Permissions) -> std::io::Result<NamedTempFile> {
     tempfile::Builder::new()
         // Of a fixed length, so that any name that the file system takes can be written.
-        .prefix(TEMPORARY_PREFIX)
+        .prefix(prefix)
         .suffix(TEMPORARY_SUFFIX)
-        // As any new file, less the process's umask; the default would let nobody else read the model.
-        .permissions(os::new_file_permissions())
+        .permissions(permissions)
         .tempfile_in(folder)
 }
 
@@ -106,8 +105,13 @@ pub struct PlacedWriter {
 impl PlacedWriter {
     /// Writes the headers to a new file beside `path`, which takes that name when it is finished.
     pub fn create(path: &Path, layout: &Layout) -> Result<PlacedWriter> {
+        PlacedWriter::create_as(path, layout, TEMPORARY_PREFIX, os::new_file_permissions())
+    }
+
+    /// As `create`; until it is finished the file's name begins so, and it allows this, less the process's umask.
+    pub fn create_as(path: &Path, layout: &Layout, prefix: &str, permissions: Permissions) -> Result<PlacedWriter> {
         let failed = |error: std::io::Error| Error::from_io(&path_text(path), "create", &error);
-        let (file, temporary) = temporary_in(folder_of(path)).map_err(failed)?.into_parts();
+        let (file, temporary) = temporary_in(folder_of(path), prefix, permissions).map_err(failed)?.into_parts();
         let writer =
             PlacedWriter { file, temporary: Mutex::new(Some(temporary)), path: path.to_owned(), end: layout.end };
         writer.write_at(&layout.header, 0)?;
@@ -153,7 +157,9 @@ impl DataWriter {
     /// Writes the headers to a new file beside `path`, which takes that name when the data is finished.
     pub(super) fn create(path: &Path, layout: Layout) -> Result<DataWriter> {
         let failed = |error: std::io::Error| Error::from_io(&path_text(path), "create", &error);
-        let file = temporary_in(folder_of(path)).map_err(failed)?;
+        // As any new file; the default would let nobody else read the model.
+        let permissions = os::new_file_permissions();
+        let file = temporary_in(folder_of(path), TEMPORARY_PREFIX, permissions).map_err(failed)?;
         let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
         let data_start = layout.data_start();
         let Layout { header, sizes, alignment, end, .. } = layout;

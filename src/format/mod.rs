@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub(crate) use catalogue::Refused;
 pub use catalogue::{Catalogue, TensorInfo, TensorTable};
-pub(crate) use data::{Layout, PlacedWriter, TEMPORARY_PREFIX, TEMPORARY_SUFFIX};
+pub(crate) use data::{Layout, PlacedWriter, TEMPORARY_SUFFIX, temporary_in};
 pub use gguf::shard_path;
 use shards::{Found, Shard};
 pub use values::{Array, Metadata, Node, Value, ValueType};

@@ -119,13 +119,16 @@ impl Loader {
         let (listener, log) = (options.on_event.take(), options.log.take());
         let cache = options.cache.take();
         // Before tensors are left out: where the first one begins, the headers end.
-        let files = cache.as_ref().map(|cache| cache::Files::of(&model, cache.digest));
+        let header_ends = cache.as_ref().map(|_| cache::header_ends(&model));
         if options.rules.skips_any() {
             model.catalogue.retain(|name| options.rules.skip_of(name).is_none());
         }
         let mut forms = forms_of(&mut model, &options)?;
-        let cached = match (&mut forms, cache.zip(files)) {
-            (Some(forms), Some((cache, files))) => cache::attach(&mut model, forms, &options, &cache, files),
+        let cached = match (&mut forms, cache.zip(header_ends)) {
+            (Some(forms), Some((cache, header_ends))) => {
+                let files = cache::Files::of(&model, &header_ends, cache.digest);
+                cache::attach(&mut model, forms, &options, &cache, files)
+            }
             _ => cache::Cached::default(),
         };
         let layers = Arc::new(Layers::group(model.catalogue.tensors(), forms.as_ref(), &options.rules)?);

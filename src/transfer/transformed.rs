@@ -43,7 +43,8 @@ pub struct Transformed {
     pub zeros: usize,
     /// Nanoseconds that transforms took.
     pub clock: Arc<AtomicU64>,
-    /// Who sees data and scales too, those also that nobody else wants.
+    /// Who sees data and scales too, those also that nobody else wants. On a device it sees them before they are sent, while
+    /// their slot is held: what takes long to write keeps the slot from others as long.
     pub witness: Option<Box<dyn Witness>>,
 }
 

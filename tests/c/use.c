@@ -373,6 +373,9 @@ static void options_answered(const char *path)
     REFUSED(keep_original, 2, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(format, 3, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(cache_digest, 2, PML_STATUS_INVALID_ARGUMENT);
+    /* Without a folder there is nothing that they could mean. */
+    REFUSED(cache_digest, 1, PML_STATUS_INVALID_ARGUMENT);
+    REFUSED(cache_limit, 1, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(alignment, 48, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(alignment, 8192, PML_STATUS_INVALID_ARGUMENT);
     REFUSED(tail_padding, (1 << 20) + 1, PML_STATUS_INVALID_ARGUMENT);

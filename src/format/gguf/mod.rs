@@ -18,7 +18,7 @@ const MAGIC: [u8; 4] = *b"GGUF";
 /// Where tensors start in the data section, in bytes, where the file does not say otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// The key that says otherwise.
-const ALIGNMENT_KEY: &str = "general.alignment";
+pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
 /// ggml's `GGML_MAX_DIMS`.
 const MAX_RANK: u32 = 4;
 /// ggml's `GGML_MAX_NAME`, which counts the NUL.

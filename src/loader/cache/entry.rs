@@ -2,7 +2,7 @@
 //! and goes first, so that a file without one is not whole.
 
 use std::fs::{File, TryLockError};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,14 +29,16 @@ pub struct Place {
 }
 
 /// What a manifest says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// The format of the model file.
     pub format: Format,
     /// Its bytes.
     pub file_bytes: u64,
-    /// Its time of change, in nanoseconds since 1970: that of what it was made of, so that any later change shows.
+    /// Its time of change, in nanoseconds since 1970: that of what it was made of.
     pub modified: i128,
+    /// When it was given its name, in nanoseconds since 1970: any later change shows, also where the time above was set back.
+    pub changed: i128,
     /// The bytes of its headers.
     pub header_bytes: u64,
     /// Their hash.
@@ -65,6 +67,11 @@ impl Place {
         &self.key
     }
 
+    /// The folder that it is in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The manifest's path.
     pub fn manifest_path(&self) -> PathBuf {
         self.folder.join(format!("{}.json", self.key))
@@ -78,17 +85,21 @@ impl Place {
     /// The manifest, if there is one.
     ///
     /// # Errors
-    /// `Malformed` where it is not as it was written.
+    /// `Malformed` where it is not as it was written; what befell the read.
     pub fn read_manifest(&self) -> Result<Option<Manifest>> {
         let path = self.manifest_path();
         let failed = |error: std::io::Error| Error::from_io(&path_text(&path), "read", &error);
         let file = match os::open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
             opened => opened.map_err(failed)?,
         };
         let mut text = String::new();
-        let read = file.take(MAX_MANIFEST_BYTES).read_to_string(&mut text);
-        let manifest = read.ok().and_then(|_| Manifest::parse(&text, &self.key));
+        let manifest = match file.take(MAX_MANIFEST_BYTES).read_to_string(&mut text) {
+            Ok(_) => Manifest::parse(&text, &self.key),
+            // No text at all.
+            Err(error) if error.kind() == ErrorKind::InvalidData => None,
+            Err(error) => return Err(failed(error)),
+        };
         let damaged = || Error::malformed(&path_text(&path), "manifest", "other text", "that which was written");
         manifest.map(Some).ok_or_else(damaged)
     }
@@ -111,6 +122,20 @@ impl Place {
         let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
     }
 
+    /// Whether a new model file can be read, before it has its manifest. What cannot be goes.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check_file(&self, format: Format, tensors: u64) -> Result<()> {
+        let path = self.file_path(format);
+        let read = Source::open(&path, Mode::Read).and_then(|source| format::open_source(source, Some(format)));
+        let whole = read.and_then(|model| match model.catalogue.tensors().len() as u64 {
+            found if found == tensors => Ok(()),
+            found => Err(Error::malformed(&path_text(&path), "number of tensors", found, tensors)),
+        });
+        whole.inspect_err(|_| drop(std::fs::remove_file(&path)))
+    }
+
     /// Removes the entry, whoever uses it.
     pub fn remove(&self) {
         let _ = std::fs::remove_file(self.manifest_path());
@@ -122,30 +147,45 @@ impl Place {
     /// Opens the entry's model, if it is there and whole, and keeps it from being removed.
     ///
     /// # Errors
-    /// What is wrong with it, where it is not what its manifest says.
+    /// What is wrong with it, where it is not what its manifest says; what befell a read. `is_damage` tells which.
     pub fn open(&self, mode: Mode) -> Result<Option<(Model, InUse)>> {
         let Some(manifest) = self.read_manifest()? else { return Ok(None) };
+        match self.open_as(&manifest, mode) {
+            Err(Error::NotFound { .. }) => Ok(None),
+            // Somebody puts another one in place just now.
+            Err(error) if is_damage(&error) && self.read_manifest()? != Some(manifest) => Ok(None),
+            opened => opened,
+        }
+    }
+
+    /// Opens the model that a manifest describes.
+    fn open_as(&self, manifest: &Manifest, mode: Mode) -> Result<Option<(Model, InUse)>> {
         let path = self.file_path(manifest.format);
         let Some(in_use) = lock(&path)? else { return Ok(None) };
-        let model = format::open(&path, mode, Some(manifest.format))?;
+        let source = Source::open(&path, mode)?;
         let expected = |what: &str| Error::malformed(&path_text(&path), what, "another", "that of its manifest");
-        let [source] = &model.sources[..] else { return Err(expected("number of files")) };
         if source.size() != manifest.file_bytes {
             return Err(expected("size"));
         }
-        if source.identity().is_none_or(|identity| identity.modified != manifest.modified) {
+        let times = source.identity().map(|identity| (identity.modified, identity.changed));
+        if times != Some((manifest.modified, manifest.changed)) {
             return Err(expected("time of change"));
         }
-        if manifest.header_bytes > source.size() || hash(source, manifest.header_bytes)? != manifest.header_digest {
+        if manifest.header_bytes > source.size() || hash(&source, manifest.header_bytes)? != manifest.header_digest {
             return Err(expected("header"));
         }
         if let Some(digest) = &manifest.digest
-            && hash(source, source.size())? != *digest
+            && hash(&source, source.size())? != *digest
         {
             return Err(expected("content"));
         }
-        Ok(Some((model, in_use)))
+        Ok(Some((format::open_source(source, Some(manifest.format))?, in_use)))
     }
+}
+
+/// Whether an error says that an entry is not what it was, and not that it could not be looked at.
+pub fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::Malformed { .. } | Error::Truncated { .. })
 }
 
 fn hash(source: &Source, end: u64) -> Result<String> {
@@ -172,8 +212,8 @@ impl Manifest {
         let sources: Vec<Json> = self
             .sources
             .iter()
-            .map(|(name, bytes, modified)| {
-                json!({ "name": name, "bytes": bytes, "modified": modified.map(|time| time.to_string()) })
+            .map(|(name, bytes, changed)| {
+                json!({ "name": name, "bytes": bytes, "changed": changed.map(|time| time.to_string()) })
             })
             .collect();
         json!({
@@ -181,6 +221,7 @@ impl Manifest {
             "format": self.format.name(),
             "file_bytes": self.file_bytes,
             "modified": self.modified.to_string(),
+            "changed": self.changed.to_string(),
             "header_bytes": self.header_bytes,
             "header_sha256": self.header_digest,
             "sha256": self.digest,
@@ -202,13 +243,14 @@ impl Manifest {
         let body = &json["manifest"];
         let word = |name: &str| body[name].as_str().map(str::to_owned);
         let source = |source: &Json| {
-            let modified = source["modified"].as_str().and_then(|time| time.parse().ok());
-            Some((source["name"].as_str()?.to_owned(), source["bytes"].as_u64()?, modified))
+            let changed = source["changed"].as_str().and_then(|time| time.parse().ok());
+            Some((source["name"].as_str()?.to_owned(), source["bytes"].as_u64()?, changed))
         };
         let manifest = Manifest {
             format: Format::ALL.into_iter().find(|format| body["format"] == format.name())?,
             file_bytes: body["file_bytes"].as_u64()?,
             modified: word("modified")?.parse().ok()?,
+            changed: word("changed")?.parse().ok()?,
             header_bytes: body["header_bytes"].as_u64()?,
             header_digest: word("header_sha256")?,
             digest: word("sha256"),
@@ -247,6 +289,7 @@ mod tests {
             format: Format::Gguf,
             file_bytes: 1000,
             modified: 7,
+            changed: 8,
             header_bytes: 96,
             header_digest: "ab".repeat(32),
             digest: None,

@@ -1,19 +1,24 @@
 //! The folder with all entries: what is in it, what can go, and what was left behind.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 
 use super::entry::{Manifest, Place};
 use crate::error::{Error, Result, path_text};
-use crate::format::{Format, Layout, PlacedWriter, TEMPORARY_PREFIX, TEMPORARY_SUFFIX};
+use crate::format::{Format, Layout, PlacedWriter, TEMPORARY_SUFFIX, temporary_in};
 use crate::io::os;
 
 /// Bytes of a key's text.
 const KEY_LENGTH: usize = 64;
+/// What the names of the cache's files begin with that are not whole yet: others' in the same folder are not its own.
+const TEMPORARY_PREFIX: &str = ".pml-cache-";
+/// How often somebody is waited for who puts an entry in place, and for how long each time.
+const HOLD_TRIES: u32 = 200;
+const HOLD_PAUSE: Duration = Duration::from_millis(5);
 /// How often a new file is made when somebody takes it for one that was left behind.
 const TRIES: usize = 8;
 
@@ -46,8 +51,24 @@ pub fn list(folder: &Path) -> Result<Vec<Listed>> {
     Ok(listed)
 }
 
+/// Keeps others from putting entries in place and from removing them. `None` where somebody is stuck, or the file system has no
+/// such locks: an entry may be lost then, but none is taken for another.
+pub fn hold(folder: &Path) -> Option<File> {
+    let file = os::open(folder).ok()?;
+    for _ in 0..HOLD_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(HOLD_PAUSE),
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    None
+}
+
 /// Removes an entry unless it is in use; whether it did.
 pub fn remove_unused(place: &Place) -> bool {
+    // What is locked below is then what has the name.
+    let Some(_held) = hold(place.folder()) else { return false };
     let mut locks = Vec::new();
     for path in Format::ALL.map(|format| place.file_path(format)) {
         match os::open(&path).map(|file| file.try_lock().map(|()| file)) {
@@ -109,14 +130,16 @@ fn remove_dead(path: &Path, is_dead: impl Fn() -> bool) {
     }
 }
 
-/// A new file for an entry, locked, so that it is known that its process lives.
-pub fn create(path: &Path, layout: &Layout) -> Result<PlacedWriter> {
+/// A new file for an entry that allows this, locked, so that it is known that its process lives. The user's own folder is made
+/// so that nobody else sees into it.
+pub fn create(path: &Path, layout: &Layout, permissions: &Permissions, is_own: bool) -> Result<PlacedWriter> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let failed = |error: io::Error| Error::from_io(&path_text(path), "create", &error);
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    let made = if is_own { os::create_private_folder(folder) } else { std::fs::create_dir_all(folder) };
+    made.map_err(failed)?;
     sweep(folder);
     for _ in 0..TRIES {
-        let writer = PlacedWriter::create(path, layout)?;
+        let writer = PlacedWriter::create_as(path, layout, TEMPORARY_PREFIX, permissions.clone())?;
         if is_ours(writer.file()).map_err(failed)? {
             return Ok(writer);
         }
@@ -127,11 +150,7 @@ pub fn create(path: &Path, layout: &Layout) -> Result<PlacedWriter> {
 /// A new file without a name yet, locked likewise.
 pub fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     for _ in 0..TRIES {
-        let file = tempfile::Builder::new()
-            .prefix(TEMPORARY_PREFIX)
-            .suffix(TEMPORARY_SUFFIX)
-            .permissions(os::new_file_permissions())
-            .tempfile_in(folder)?;
+        let file = temporary_in(folder, TEMPORARY_PREFIX, os::new_file_permissions())?;
         if is_ours(file.as_file())? {
             return Ok(file);
         }

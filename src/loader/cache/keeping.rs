@@ -147,21 +147,30 @@ impl Keeping {
         let bytes = outline.layout.file_bytes();
         let header = self.writing.outline().layout.header();
         let digest = self.cache.digest.then(|| entry::digest_written(&file, bytes)).transpose()?;
+        let failed = |error: std::io::Error| Error::from_io(&path_text(&self.folder), "write", &error);
+        // Before the folder is held, for it may take long.
+        file.file().sync_all().map_err(failed)?;
+        // Another who makes the same entry puts file and manifest in place before these two or after them.
+        let held = folder::hold(&self.folder);
         file.finish(Some(self.files.newest()))?;
-        // From here on others may read it; until it has its manifest, nobody takes it for one that was left behind.
-        let failed = |error: std::io::Error| Error::from_io(&path_text(&self.folder), "lock", &error);
-        file.file().lock_shared().map_err(failed)?;
+        self.place.check_file(outline.format, self.tensors)?;
+        let identity = os::identity(file.file()).map_err(failed)?;
         let manifest = Manifest {
             format: outline.format,
             file_bytes: bytes,
-            modified: os::identity(file.file()).map_err(failed)?.modified,
+            modified: identity.modified,
+            changed: identity.changed,
             header_bytes: header.len() as u64,
             header_digest: hexadecimal(&Sha256::digest(header)),
             digest,
             sources: self.files.versions().collect(),
             tensors: self.tensors,
         };
+        // Still locked as it was made: nobody takes it for one that was left behind.
         self.place.write_manifest(&manifest)?;
+        drop(held);
+        // From here on others may read it. Where this fails, it is only not kept from being removed until the loader is told.
+        let _ = file.file().try_lock_shared();
         // What cannot be removed now is removed another time.
         let _ = folder::remove_stale(&self.folder, &manifest, &self.place);
         if let Some(limit) = self.cache.limit {

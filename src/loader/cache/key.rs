@@ -1,7 +1,8 @@
 //! What a converted model is known by: the files that it was made of, and what was made of them.
 
+use std::fs::Permissions;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
@@ -12,7 +13,9 @@ use crate::loader::forms::Forms;
 use crate::transform;
 
 /// Counts up when entries are laid out otherwise than before.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// More than a tick of the clock that files get their times from: what was changed within one may change again and show nothing.
+const TICK: Duration = Duration::from_millis(20);
 /// Bytes hashed at once.
 const PIECE_BYTES: u64 = 1 << 20;
 
@@ -26,17 +29,14 @@ pub struct Files {
 }
 
 impl Files {
-    /// Looks at the headers of a model's files, or at all of their bytes where they are to be known by these.
+    /// Looks at the headers of a model's files, which end there, or at all of their bytes where they are to be known by these.
     ///
     /// # Errors
-    /// What befell a read; `Unsupported` for what is no file, and is not to be known by its bytes.
-    pub fn of(model: &Model, by_content: bool) -> Result<Files> {
+    /// What befell a read; `Unsupported` for what is no file, and is not to be known by its bytes; `InvalidState` for what was
+    /// changed just now.
+    pub fn of(model: &Model, header_ends: &[u64], by_content: bool) -> Result<Files> {
         let sources = model.sources.clone();
-        let mut starts: Vec<u64> = sources.iter().map(|source| source.size()).collect();
-        for tensor in model.catalogue.tensors().iter().filter(|_| !by_content) {
-            let start = &mut starts[usize::from(tensor.shard)];
-            *start = tensor.offset.min(*start);
-        }
+        let opened = SystemTime::now();
         let identities: Vec<_> = sources.iter().map(|source| source.identity()).collect();
         if let Some(place) = identities.iter().position(|identity| identity.is_none() && !by_content) {
             return Err(Error::Unsupported {
@@ -45,7 +45,17 @@ impl Files {
                 expected: "a file, or a cache that knows models by all of their bytes".to_owned(),
             });
         }
-        let digests = sources.iter().zip(starts).map(|(source, end)| digest(source, end)).collect::<Result<_>>()?;
+        let settled = nanoseconds(opened.checked_sub(TICK).unwrap_or(UNIX_EPOCH));
+        if let Some(place) = identities.iter().position(|identity| identity.is_some_and(|file| file.changed >= settled))
+        {
+            return Err(Error::InvalidState {
+                subject: sources[place].name().to_owned(),
+                found: "a file that was changed just now".to_owned(),
+                expected: format!("one whose last change was {} ms ago", TICK.as_millis()),
+            });
+        }
+        let ends = header_ends.iter().zip(&sources).map(|(end, source)| if by_content { source.size() } else { *end });
+        let digests = sources.iter().zip(ends).map(|(source, end)| digest(source, end)).collect::<Result<_>>()?;
         Ok(Files { sources, identities, digests, by_content })
     }
 
@@ -53,7 +63,7 @@ impl Files {
     pub fn are_unchanged(&self) -> bool {
         self.sources.iter().zip(&self.identities).all(|(source, before)| {
             let now = source.identity();
-            let told = |identity: os::Identity| (identity.size, identity.modified);
+            let told = |identity: os::Identity| (identity.size, identity.modified, identity.changed);
             now.map(told) == before.map(told)
         })
     }
@@ -61,7 +71,17 @@ impl Files {
     /// When the newest of them was changed: the same for whoever makes the entry.
     pub fn newest(&self) -> SystemTime {
         let newest = self.identities.iter().flatten().map(|identity| identity.modified).max().unwrap_or(0);
-        SystemTime::UNIX_EPOCH + Duration::from_nanos(newest.try_into().unwrap_or(0))
+        UNIX_EPOCH + Duration::from_nanos(newest.try_into().unwrap_or(0))
+    }
+
+    /// What tells those apart that are files.
+    pub fn identities(&self) -> impl Iterator<Item = os::Identity> {
+        self.identities.iter().copied().flatten()
+    }
+
+    /// What a file allows that is made of them: nobody more than all of them do.
+    pub fn permissions(&self) -> Permissions {
+        os::permissions_of_copy(self.identities.iter().map(|identity| identity.map_or(0, |file| file.mode)))
     }
 
     /// The first one's name, for messages.
@@ -72,7 +92,7 @@ impl Files {
     /// What tells each file from what it may become: where it is, its bytes and when it was changed.
     pub fn versions(&self) -> impl Iterator<Item = (String, u64, Option<i128>)> {
         let files = self.sources.iter().zip(&self.identities);
-        files.map(|(source, identity)| (source.place(), source.size(), identity.map(|identity| identity.modified)))
+        files.map(|(source, identity)| (source.place(), source.size(), identity.map(|identity| identity.changed)))
     }
 
     /// The key of what these tensors are when they come in these forms.
@@ -88,6 +108,7 @@ impl Files {
                 hasher.update(identity.device.to_le_bytes());
                 hasher.update(identity.inode.to_le_bytes());
                 hasher.update(identity.modified.to_le_bytes());
+                hasher.update(identity.changed.to_le_bytes());
             }
         }
         for (index, tensor) in tensors.iter().enumerate() {
@@ -104,6 +125,21 @@ impl Files {
         }
         hexadecimal(&hasher.finalize())
     }
+}
+
+/// Where in each of a model's files the headers end: at the first tensor.
+pub fn header_ends(model: &Model) -> Vec<u64> {
+    let mut ends: Vec<u64> = model.sources.iter().map(|source| source.size()).collect();
+    for tensor in model.catalogue.tensors().iter() {
+        let end = &mut ends[usize::from(tensor.shard)];
+        *end = tensor.offset.min(*end);
+    }
+    ends
+}
+
+/// As files have their times.
+fn nanoseconds(time: SystemTime) -> i128 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos().cast_signed())
 }
 
 /// The hash of a source's first bytes.

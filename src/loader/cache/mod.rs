@@ -5,7 +5,8 @@
 //! that finds an entry reads it in place of its own files, and says of the tensors what it would say without.
 //!
 //! Whoever writes a file or reads an entry has it locked, so that others know that it is in use, and that what is not locked
-//! was left behind. No lock is waited for long.
+//! was left behind. Whoever puts an entry in place or removes one has the folder locked, so that a file and a manifest that
+//! belong together come and go together. No lock is waited for long.
 
 mod entry;
 mod folder;
@@ -18,11 +19,11 @@ use std::time::SystemTime;
 
 use entry::{InUse, Place};
 pub use keeping::{Keeping, Phase};
-pub use key::Files;
+pub use key::{Files, header_ends};
 
 use super::Options;
 use super::events::LogLevel;
-use super::export::{AsBytes, Outline, Writing};
+use super::export::{AsBytes, Create, Outline, Writing};
 use super::forms::Forms;
 use crate::error::{Error, Result, path_text, quoted};
 use crate::format::{Catalogue, Format, Model};
@@ -31,15 +32,19 @@ use crate::io::{Mode, os};
 /// The folder of this library's among those of other programs.
 const FOLDER: &str = "pml";
 
-/// Where converted models are kept.
+/// Where converted models are kept. A model changed within the last 20 ms is not kept: one more change might not show.
 #[derive(Debug, Clone, Default)]
 pub struct Cache {
-    /// The folder; `None` for the user's own, `$XDG_CACHE_HOME/pml` or `~/.cache/pml`. It is made when something is kept.
+    /// The folder; `None` for the user's own, `$XDG_CACHE_HOME/pml` or `~/.cache/pml`. It is made when something is kept, the
+    /// user's own so that nobody else sees into it. Whoever may write into the folder decides what is loaded from it: name none
+    /// that others may write who are not trusted with the model itself.
     pub path: Option<PathBuf>,
-    /// The most bytes that all entries may have: those used longest ago go, but none that a loader reads.
+    /// The most bytes that all entries may have: those used longest ago go, but none that a loader reads. Files that are still
+    /// being written do not count.
     pub limit: Option<u64>,
-    /// Whether a model is known by all of its bytes, which are read at each open, and not by its headers, its size and its time.
-    /// What is kept is then found for every copy of the model, and is itself looked at for damage whenever it is opened.
+    /// Whether a model is known by all of its bytes, which are read at each open whose tensors are converted, and not by its
+    /// headers, its size and its times. What is kept is then found for every copy of the model, and all of its bytes are looked
+    /// at for damage whenever it is opened; without, what changes no time of its file, as the rot of a disk, is not found out.
     pub digest: bool,
 }
 
@@ -99,12 +104,17 @@ impl Cache {
     /// `NotFound` where none is given and the user has none.
     pub fn folder(&self) -> Result<PathBuf> {
         let own = || os::cache_folder().map(|folder| folder.join(FOLDER));
-        self.path.clone().filter(|path| !path.as_os_str().is_empty()).or_else(own).ok_or_else(|| Error::NotFound {
+        self.path.clone().filter(|_| !self.is_own()).or_else(own).ok_or_else(|| Error::NotFound {
             file: "cache".to_owned(),
             kind: "folder",
             name: "of the user's".to_owned(),
             hint: ": neither XDG_CACHE_HOME nor HOME names one".to_owned(),
         })
+    }
+
+    /// Whether that is the user's own.
+    fn is_own(&self) -> bool {
+        self.path.as_ref().is_none_or(|path| path.as_os_str().is_empty())
     }
 
     /// What is in it, the entry used longest ago first.
@@ -145,6 +155,8 @@ impl Cache {
 pub struct Cached {
     /// The entry that is read.
     in_use: Option<InUse>,
+    /// The model's own files, where the entry is read in their place.
+    pub own_files: Vec<os::Identity>,
     /// The entry that is written.
     pub keeping: Option<Arc<Keeping>>,
     /// Whether something stood in the way.
@@ -184,12 +196,18 @@ pub fn attach(model: &mut Model, forms: &mut Forms, options: &Options, cache: &C
                 forms.set_kept();
                 place.touch();
                 remarks.push((LogLevel::Info, format!("read as it was kept in {}", path_text(&folder))));
-                return Ok(Cached { in_use: Some(in_use), remarks, ..Cached::default() });
+                let own_files = files.identities().collect();
+                return Ok(Cached { in_use: Some(in_use), own_files, remarks, ..Cached::default() });
             }
             Ok(None) => {}
-            Err(error) => {
+            Err(error) if entry::is_damage(&error) => {
                 remarks.push((LogLevel::Warning, format!("what was kept is damaged, and is made again: {error}")));
-                place.remove();
+                folder::remove_unused(&place);
+            }
+            // It may be whole: another time it is read.
+            Err(error) => {
+                remarks.push((LogLevel::Warning, format!("what was kept is not read: {error}")));
+                return Ok(Cached { has_failed: true, remarks, ..Cached::default() });
             }
         }
         let outline = outline(&model.catalogue, &folder)?;
@@ -200,7 +218,9 @@ pub fn attach(model: &mut Model, forms: &mut Forms, options: &Options, cache: &C
         }
         let path = place.file_path(outline.format);
         let tensors = model.catalogue.tensors();
-        let writing = Writing::new(&path, outline, folder::create, tensors, Some(forms), &model.sources);
+        let (permissions, is_own) = (files.permissions(), cache.is_own());
+        let create: Create = Box::new(move |path, layout| folder::create(path, layout, &permissions, is_own));
+        let writing = Writing::new(&path, outline, create, tensors, Some(forms), &model.sources);
         if writing.has_seen_all() {
             // Of tensors without bytes nothing would ever come.
             return Ok(Cached { remarks, ..Cached::default() });

@@ -3,11 +3,14 @@
 use serde_json::Value as Json;
 
 use crate::error::Result;
+use crate::format::gguf::ALIGNMENT_KEY;
 use crate::format::gguf::write::{Datum, HeaderWriter as GgufHeader};
 use crate::format::safetensors::write::HeaderWriter as SafetensorsHeader;
 use crate::format::{Array, Catalogue, Format, Value};
 use crate::tensor::Dtype;
 
+/// What stands before a tensor's name in the key that says what its bytes are, where the format has no word for that.
+pub const DTYPE_KEY: &str = "pml.dtype.";
 /// Keys of a shard, which say nothing of a whole model.
 const SPLIT_PREFIX: &str = "split.";
 /// What most of a model's elements are, by llama.cpp's numbers.
@@ -27,17 +30,19 @@ const GUESSED: u32 = 1024;
 /// Which version the layouts of quantised types have.
 const QUANTIZATION_VERSION: (&str, u32) = ("general.quantization_version", 2);
 
-/// Adds all keys, with their types; those that were left out.
+/// Adds all keys, with their types; those that were left out. What the format itself reads is of the type that it asks for.
 pub fn into_gguf(catalogue: &Catalogue, is_converted: bool, header: &mut GgufHeader) -> Result<Vec<String>> {
     let metadata = catalogue.metadata();
     let is_gguf = catalogue.format() == Format::Gguf;
     let mut left_out = Vec::new();
     for (key, index) in (0..metadata.len()).filter_map(|index| Some((metadata.key(index)?, index))) {
-        if is_gguf && key.starts_with(SPLIT_PREFIX) {
+        // Another format's text of that name is no alignment.
+        if key.starts_with(SPLIT_PREFIX) || (!is_gguf && key == ALIGNMENT_KEY) {
             continue;
         }
         let Some(node) = metadata.node(index) else { continue };
-        let replaced = if is_gguf && is_converted { replacement(catalogue, key) } else { None };
+        // And no number.
+        let replaced = if is_converted || !is_gguf { replacement(catalogue, key) } else { None };
         let added = match replaced {
             Some(number) => header.add(key, &Datum::U32(number)),
             None => header.carry(key, &metadata.value(node)?),
@@ -73,12 +78,19 @@ fn most_elements(catalogue: &Catalogue) -> Option<Dtype> {
     totals.into_iter().max_by_key(|(_, total)| *total).map(|(dtype, _)| dtype)
 }
 
-/// Adds the keys of the model's own file as strings, arrays as JSON; those that were left out.
-pub fn into_safetensors(catalogue: &Catalogue, header: &mut SafetensorsHeader) -> Result<Vec<String>> {
+/// Adds the keys of the model's own file as strings, arrays as JSON; those that were left out. What would be wrong of the new
+/// file is not carried: numbers for the types of a model that was converted, and notes on tensors that are no plain bytes now.
+pub fn into_safetensors(
+    catalogue: &Catalogue,
+    is_converted: bool,
+    header: &mut SafetensorsHeader,
+) -> Result<Vec<String>> {
     let metadata = catalogue.metadata();
     let mut left_out = Vec::new();
     for (key, index) in (0..metadata.own_keys()).filter_map(|index| Some((metadata.key(index)?, index))) {
-        if catalogue.format() == Format::Gguf && key.starts_with(SPLIT_PREFIX) {
+        let is_of_shard = catalogue.format() == Format::Gguf && key.starts_with(SPLIT_PREFIX);
+        let is_of_types = is_converted && (key == FILE_TYPE || key == QUANTIZATION_VERSION.0);
+        if is_of_shard || is_of_types || is_stale_note(catalogue, key) {
             continue;
         }
         let Some(node) = metadata.node(index) else { continue };
@@ -91,6 +103,13 @@ pub fn into_safetensors(catalogue: &Catalogue, header: &mut SafetensorsHeader) -
         }
     }
     Ok(left_out)
+}
+
+/// Whether a key says what the bytes of a tensor are that is not delivered as bytes.
+fn is_stale_note(catalogue: &Catalogue, key: &str) -> bool {
+    let Some(name) = key.strip_prefix(DTYPE_KEY) else { return false };
+    let tensors = catalogue.tensors();
+    tensors.find(name).is_none_or(|index| tensors.at(index).dtype != Dtype::U8)
 }
 
 fn as_json(value: &Value<'_>) -> Result<Json> {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use outline::{AsBytes, Outline};
 use writing::Stretch;
-pub use writing::Writing;
+pub use writing::{Create, Writing};
 
 use super::forms::Origin;
 use super::transformed::Way;
@@ -50,8 +50,8 @@ impl Loader {
     /// its shape.
     ///
     /// # Errors
-    /// `Unsupported` where the format cannot hold a tensor; `InvalidArgument` where the file is one of the model's own; what
-    /// befell a read or a write: nothing is left behind then.
+    /// `Unsupported` where the format cannot hold a tensor; `InvalidArgument` where the file is one of the model's own, or a
+    /// folder; what befell a read or a write: nothing is left behind then.
     pub fn export(
         &self,
         path: impl AsRef<Path>,
@@ -63,11 +63,15 @@ impl Loader {
             let expected = "a name that ends in .gguf or .safetensors, or a format";
             Error::argument("path", path_text(path), expected)
         })?;
+        if path.is_dir() {
+            return Err(Error::argument("path", format_args!("the folder {}", path_text(path)), "the name of a file"));
+        }
         refuse_own_file(core, path)?;
         let is_converted = core.forms.is_some();
         let outline = Outline::new(&core.catalogue, is_converted, format, AsBytes::Nf4, &path_text(path))?;
         let (tensors, forms) = (core.catalogue.tensors(), core.forms.as_ref());
-        let writing = Arc::new(Writing::new(path, outline, PlacedWriter::create, tensors, forms, &core.sources));
+        let writing =
+            Arc::new(Writing::new(path, outline, Box::new(PlacedWriter::create), tensors, forms, &core.sources));
         let file = writing.file()?;
         run_all(core, &writing, progress)?;
         file.finish(None)?;
@@ -87,7 +91,9 @@ fn format_of(path: &Path) -> Option<Format> {
 fn refuse_own_file(core: &Core, path: &Path) -> Result<()> {
     let Some(file) = os::open(path).and_then(|file| os::identity(&file)).ok() else { return Ok(()) };
     let is_same = |own: os::Identity| (own.device, own.inode) == (file.device, file.inode);
-    if core.sources.iter().filter_map(|source| source.identity()).any(is_same) {
+    // Where what was kept is read in their place, the model's files are no sources.
+    let own = core.sources.iter().filter_map(|source| source.identity()).chain(core.cached.own_files.iter().copied());
+    if own.into_iter().any(is_same) {
         return Err(Error::argument("path", path_text(path), "another file than the model's own"));
     }
     Ok(())

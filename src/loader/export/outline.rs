@@ -4,16 +4,13 @@ use std::cmp::Reverse;
 
 use serde_json::json;
 
-use super::metadata;
+use super::metadata::{self, DTYPE_KEY};
 use crate::error::{Error, Result, quoted};
 use crate::format::gguf::write::HeaderWriter as GgufHeader;
 use crate::format::safetensors::DTYPES;
 use crate::format::safetensors::write::HeaderWriter as SafetensorsHeader;
 use crate::format::{Catalogue, Format, Layout, TensorInfo};
 use crate::tensor::Dtype;
-
-/// What stands before a tensor's name in the key that says what its bytes are, where the format has no word for that.
-const DTYPE_KEY: &str = "pml.dtype.";
 
 /// What a file will look like.
 pub struct Outline {
@@ -47,7 +44,7 @@ impl Outline {
     ) -> Result<Outline> {
         match format {
             Format::Gguf => gguf(catalogue, is_converted, file),
-            Format::Safetensors => safetensors(catalogue, as_bytes, file),
+            Format::Safetensors => safetensors(catalogue, is_converted, as_bytes, file),
         }
     }
 }
@@ -64,10 +61,10 @@ fn gguf(catalogue: &Catalogue, is_converted: bool, file: &str) -> Result<Outline
     Ok(Outline { format: Format::Gguf, layout, places, left_out })
 }
 
-fn safetensors(catalogue: &Catalogue, as_bytes: AsBytes, file: &str) -> Result<Outline> {
+fn safetensors(catalogue: &Catalogue, is_converted: bool, as_bytes: AsBytes, file: &str) -> Result<Outline> {
     let tensors = catalogue.tensors();
     let mut header = SafetensorsHeader::new();
-    let left_out = metadata::into_safetensors(catalogue, &mut header)?;
+    let left_out = metadata::into_safetensors(catalogue, is_converted, &mut header)?;
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     // The format leaves no gaps: all lie well where those with the largest elements come first.
     order.sort_by_key(|index| Reverse(tensors.at(*index).dtype.alignment()));

@@ -32,7 +32,7 @@ pub struct Writing {
 }
 
 /// Makes the file.
-pub type Create = fn(&Path, &Layout) -> Result<PlacedWriter>;
+pub type Create = Box<dyn Fn(&Path, &Layout) -> Result<PlacedWriter> + Send + Sync>;
 /// Called when all was seen that is transformed, and when the file fails first.
 type OnChange = Box<dyn Fn() + Send + Sync>;
 

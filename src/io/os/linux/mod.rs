@@ -9,13 +9,13 @@ pub use memory::*;
 pub use pages::*;
 
 use std::ffi::{CStr, OsStr};
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
@@ -85,8 +85,12 @@ pub struct Identity {
     pub inode: u64,
     /// Its size in bytes.
     pub size: u64,
-    /// When it was changed last, in nanoseconds since 1970.
+    /// When its bytes were changed last, in nanoseconds since 1970: anybody may set it.
     pub modified: i128,
+    /// When anything of it was changed last, its times too, in nanoseconds since 1970: nobody can set it.
+    pub changed: i128,
+    /// Who may do what with it.
+    pub mode: u32,
     /// How many names it has; none where it was deleted.
     pub names: u64,
 }
@@ -94,9 +98,16 @@ pub struct Identity {
 /// The identity of an open file.
 pub fn identity(file: &File) -> io::Result<Identity> {
     let metadata = file.metadata()?;
-    let modified = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-    let (device, inode, size, names) = (metadata.dev(), metadata.ino(), metadata.len(), metadata.nlink());
-    Ok(Identity { device, inode, size, modified, names })
+    let time = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+    Ok(Identity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        size: metadata.len(),
+        modified: time(metadata.mtime(), metadata.mtime_nsec()),
+        changed: time(metadata.ctime(), metadata.ctime_nsec()),
+        mode: metadata.mode(),
+        names: metadata.nlink(),
+    })
 }
 
 /// Where an open file is now, from the root on; `None` where the system does not tell.
@@ -249,6 +260,17 @@ pub fn page_size() -> usize {
     // SAFETY: asks for a constant.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
+}
+
+/// Makes a folder, and those above it, that nobody else sees into. One that is there stays as it is.
+pub fn create_private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// What a new file allows that is made of others of these modes, less the process's umask: nobody more than they do, and its
+/// owner to read and write it.
+pub fn permissions_of_copy(modes: impl Iterator<Item = u32>) -> Permissions {
+    Permissions::from_mode(modes.reduce(|all, mode| all & mode).unwrap_or(0) & 0o666 | 0o600)
 }
 
 /// What a new file allows, less the process's umask.
