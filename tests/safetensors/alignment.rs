@@ -1,5 +1,7 @@
 //! Tensors that do not lie where their elements could be read as numbers: they are copied, aligned and counted.
 
+use std::ptr::NonNull;
+
 use pml::io::{Memory, Mode};
 use pml::loader::Device;
 use pml::tensor::Dtype;
@@ -114,10 +116,12 @@ fn memory_of_the_callers_may_begin_anywhere() {
     let bytes = std::fs::read(&path).expect("a file");
     check_tensors(&open_path(&path).expect("a model"), &tensors);
     for shift in 0..9 {
-        let block: &'static [u8] = [vec![0; shift], bytes.clone()].concat().leak();
-        let start = block.as_ptr().addr() + shift;
-        let loader = Loader::open_memory(Memory::borrowed(&block[shift..]), on_host(Mode::Auto)).expect("a model");
-        let copied = u64::from(!start.is_multiple_of(8));
+        let block = [vec![0; shift], bytes.clone()].concat();
+        let start = NonNull::from(&block[shift..]).cast::<u8>();
+        let copied = u64::from(!start.addr().get().is_multiple_of(8));
+        // SAFETY: so many bytes are there, and their owner goes with the memory.
+        let memory = unsafe { Memory::foreign(start, bytes.len(), Box::new(block)) };
+        let loader = Loader::open_memory(memory, on_host(Mode::Auto)).expect("a model");
         assert_eq!(check_addresses(&loader), (copied, copied));
         check_tensors(&loader, &tensors);
     }
