@@ -15,7 +15,7 @@ use super::arguments::{Io, Keeping, Types, parse_device};
 use super::output::{Failure, Output, counted, plain};
 use super::progress::Progress;
 use crate::error::{Error, Result, path_text, quoted};
-use crate::loader::{Device, Loader, Options, Unload};
+use crate::loader::{Device, Loader, Options, Unload, hexadecimal};
 
 /// Each thread has one buffer of this size at most.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -166,11 +166,6 @@ fn share(threads: usize, count: usize, work: impl Fn(usize, &mut Vec<u8>) -> Res
         work();
     });
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
-    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// Hashes that were noted before, by name.

@@ -35,6 +35,8 @@ use std::time::Duration;
 pub(crate) use self::core::Core;
 use self::core::Parts;
 use self::layers::Layers;
+#[cfg(feature = "cli")]
+pub(crate) use cache::hexadecimal;
 pub use cache::{Cache, CacheEntry, CacheUse};
 use events::Figures;
 pub use events::{Answer, Event, EventKind, Listener, Log, LogLevel, Stage};
@@ -54,6 +56,7 @@ use crate::io::{Memory, Source};
 pub use crate::residency::LayerState;
 pub use crate::residency::pressure::{Gauge, Reading};
 use crate::residency::{self, Owner};
+use crate::tensor::Dtype;
 use crate::transfer;
 pub use crate::transfer::MAX_WORKERS;
 pub use crate::transform::Target;
@@ -71,7 +74,8 @@ fn forms_of(model: &mut format::Model, options: &Options) -> Result<Option<Forms
     }
     let is_asked = |target: Target| target == Target::Auto || target.is_for_matrices();
     let asks_for_best = is_asked(options.dtype) || options.rules.has_target(Target::Auto);
-    let lacks_bf16 = asks_for_best && seat::lacks_bf16(options.device);
+    let has_bf16 = || model.catalogue.tensors().iter().any(|tensor| tensor.dtype == Dtype::BF16);
+    let lacks_bf16 = asks_for_best && has_bf16() && seat::lacks_bf16(options.device);
     let Options { rules, dtype, keep_original, .. } = options;
     let file = model.sources.first().map_or("model", |source| source.name());
     let wishes = Wishes { file, target: *dtype, lacks_bf16, rules, keeps_original: *keep_original };
