@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value as Json, json};
-use sha2::{Digest, Sha256};
 
-use super::key::{digest, hexadecimal};
+use super::key::digest;
 use crate::error::{Error, Result, path_text};
 use crate::format::{self, Format, Model, PlacedWriter};
 use crate::io::{Mode, Source, os};
@@ -189,7 +188,7 @@ pub fn is_damage(error: &Error) -> bool {
 }
 
 fn hash(source: &Source, end: u64) -> Result<String> {
-    Ok(hexadecimal(&digest(source, end)?))
+    Ok(digest(source, end)?.to_hex().to_string())
 }
 
 /// Keeps a file from being removed; `None` where it was just now, or somebody who removes it is stuck.
@@ -223,8 +222,8 @@ impl Manifest {
             "modified": self.modified.to_string(),
             "changed": self.changed.to_string(),
             "header_bytes": self.header_bytes,
-            "header_sha256": self.header_digest,
-            "sha256": self.digest,
+            "header_blake3": self.header_digest,
+            "blake3": self.digest,
             "tensors": self.tensors,
             "sources": sources,
         })
@@ -233,8 +232,8 @@ impl Manifest {
     /// As text, with a hash of its own.
     fn text(&self, key: &str) -> String {
         let body = self.body(key);
-        let hash = hexadecimal(&Sha256::digest(body.to_string()));
-        format!("{}\n", json!({ "manifest": body, "sha256": hash }))
+        let hash = blake3::hash(body.to_string().as_bytes()).to_hex();
+        format!("{}\n", json!({ "manifest": body, "blake3": hash.as_str() }))
     }
 
     /// Takes nothing but what `text` makes, byte for byte.
@@ -252,8 +251,8 @@ impl Manifest {
             modified: word("modified")?.parse().ok()?,
             changed: word("changed")?.parse().ok()?,
             header_bytes: body["header_bytes"].as_u64()?,
-            header_digest: word("header_sha256")?,
-            digest: word("sha256"),
+            header_digest: word("header_blake3")?,
+            digest: word("blake3"),
             sources: body["sources"].as_array()?.iter().map(source).collect::<Option<_>>()?,
             tensors: body["tensors"].as_u64()?,
         };
@@ -264,7 +263,7 @@ impl Manifest {
 /// The hash of all that a file has by now.
 pub fn digest_written(file: &Arc<PlacedWriter>, bytes: u64) -> Result<String> {
     let file = file.file().try_clone().map_err(|error| Error::from_io("cache", "read", &error))?;
-    let mut hasher = Sha256::new();
+    let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
     while at < bytes {
@@ -276,7 +275,7 @@ pub fn digest_written(file: &Arc<PlacedWriter>, bytes: u64) -> Result<String> {
         hasher.update(&buffer[..length]);
         at += length as u64;
     }
-    Ok(hexadecimal(&hasher.finalize()))
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 #[cfg(test)]

@@ -7,13 +7,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use super::Cache;
 use super::entry::{self, Manifest, Place};
 use super::folder;
-use super::key::{Files, hexadecimal};
+use super::key::Files;
 use crate::error::{Error, Result, path_text};
 use crate::io::os;
 use crate::loader::events::LogLevel;
 use crate::loader::export::Writing;
 use crate::loader::mailbox::Mailbox;
-use sha2::{Digest, Sha256};
 
 /// See the module.
 pub struct Keeping {
@@ -161,7 +160,7 @@ impl Keeping {
             modified: identity.modified,
             changed: identity.changed,
             header_bytes: header.len() as u64,
-            header_digest: hexadecimal(&Sha256::digest(header)),
+            header_digest: blake3::hash(header).to_hex().to_string(),
             digest,
             sources: self.files.versions().collect(),
             tensors: self.tensors,

@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sha2::{Digest, Sha256};
+use blake3::{Hash, Hasher};
 
 use crate::error::{Error, Result};
 use crate::format::{Model, TensorTable};
@@ -13,7 +13,7 @@ use crate::loader::forms::Forms;
 use crate::transform;
 
 /// Counts up when entries are laid out otherwise than before.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// More than a tick of the clock that files get their times from: what was changed within one may change again and show nothing.
 const TICK: Duration = Duration::from_millis(20);
 /// Bytes hashed at once.
@@ -24,7 +24,7 @@ pub struct Files {
     sources: Vec<Arc<Source>>,
     identities: Vec<Option<os::Identity>>,
     /// Of the headers, or where it is wanted of all bytes.
-    digests: Vec<[u8; 32]>,
+    digests: Vec<Hash>,
     by_content: bool,
 }
 
@@ -97,33 +97,35 @@ impl Files {
 
     /// The key of what these tensors are when they come in these forms.
     pub fn key(&self, tensors: &TensorTable, forms: &Forms) -> String {
-        let mut hasher = Sha256::new();
+        let mut hasher = Hasher::new();
         for number in [VERSION, transform::VERSION, u32::from(self.by_content)] {
-            hasher.update(number.to_le_bytes());
+            hasher.update(&number.to_le_bytes());
         }
         for ((source, identity), digest) in self.sources.iter().zip(&self.identities).zip(&self.digests) {
-            hasher.update(source.size().to_le_bytes());
-            hasher.update(digest);
+            hasher.update(&source.size().to_le_bytes());
+            hasher.update(digest.as_bytes());
             if let Some(identity) = identity.filter(|_| !self.by_content) {
-                hasher.update(identity.device.to_le_bytes());
-                hasher.update(identity.inode.to_le_bytes());
-                hasher.update(identity.modified.to_le_bytes());
-                hasher.update(identity.changed.to_le_bytes());
+                hasher.update(&identity.device.to_le_bytes());
+                hasher.update(&identity.inode.to_le_bytes());
+                hasher.update(&identity.modified.to_le_bytes());
+                hasher.update(&identity.changed.to_le_bytes());
             }
         }
         for (index, tensor) in tensors.iter().enumerate() {
-            hasher.update((tensor.name.len() as u64).to_le_bytes());
-            hasher.update(tensor.name);
+            hasher.update(&(tensor.name.len() as u64).to_le_bytes());
+            hasher.update(tensor.name.as_bytes());
             let way = forms.origin(index).map_or([u32::MAX; 3], |origin| {
                 [origin.transform.from().id(), origin.transform.target().id(), u32::from(origin.is_scales)]
             });
             for number in [tensor.dtype.id(), u32::from(tensor.shard), tensor.shape.len() as u32].iter().chain(&way) {
-                hasher.update(number.to_le_bytes());
+                hasher.update(&number.to_le_bytes());
             }
-            hasher.update(tensor.offset.to_le_bytes());
-            tensor.shape.iter().for_each(|length| hasher.update(length.to_le_bytes()));
+            hasher.update(&tensor.offset.to_le_bytes());
+            for length in tensor.shape {
+                hasher.update(&length.to_le_bytes());
+            }
         }
-        hexadecimal(&hasher.finalize())
+        hasher.finalize().to_hex().to_string()
     }
 }
 
@@ -143,21 +145,15 @@ fn nanoseconds(time: SystemTime) -> i128 {
 }
 
 /// The hash of a source's first bytes.
-pub fn digest(source: &Source, end: u64) -> Result<[u8; 32]> {
-    let mut hasher = Sha256::new();
+pub fn digest(source: &Source, end: u64) -> Result<Hash> {
+    let mut hasher = Hasher::new();
     let mut buffer = vec![0; PIECE_BYTES.min(end) as usize];
     let mut at = 0;
     while at < end {
         let piece = &mut buffer[..PIECE_BYTES.min(end - at) as usize];
         source.read_buffered(piece, at)?;
-        hasher.update(&*piece);
+        hasher.update(piece);
         at += piece.len() as u64;
     }
-    Ok(hasher.finalize().into())
-}
-
-/// Bytes as text.
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
-    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+    Ok(hasher.finalize())
 }

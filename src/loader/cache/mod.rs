@@ -19,8 +19,6 @@ use std::time::SystemTime;
 
 use entry::{InUse, Place};
 pub use keeping::{Keeping, Phase};
-#[cfg(feature = "cli")]
-pub use key::hexadecimal;
 pub use key::{Files, header_ends};
 
 use super::Options;
