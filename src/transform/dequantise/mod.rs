@@ -43,8 +43,8 @@ macro_rules! decoders {
     };
 }
 
-/// A [`Decoder`] of the function for one block, compiled for every processor and for those with AVX2, on which many types
-/// take half of the time.
+/// A [`Decoder`] of the function for one block, compiled for every processor and for those with AVX2 and F16C, on which many
+/// types take half of the time.
 macro_rules! decoder {
     ($block:path) => {{
         #[inline(always)]
@@ -55,14 +55,14 @@ macro_rules! decoder {
         }
 
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2")]
+        #[target_feature(enable = "avx2,f16c")]
         fn with_avx2(blocks: &[u8], values: &mut [f32]) {
             each(blocks, values);
         }
 
         fn decode(blocks: &[u8], values: &mut [f32]) {
             #[cfg(target_arch = "x86_64")]
-            if is_x86_feature_detected!("avx2") {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
                 // SAFETY: the processor has what the function needs, as was just asked.
                 return unsafe { with_avx2(blocks, values) };
             }
