@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use pml::format::ValueType;
 use pml::format::gguf::write::{Datum, HeaderWriter};
 use pml::tensor::Dtype;
+use safetensors::tensor::TensorView;
 
 /// The vocabulary that PML_TEST_MODELS has, or one like it.
 pub fn vocabulary(folder: &Path) -> PathBuf {
@@ -39,6 +40,18 @@ pub fn blocks(folder: &Path, count: usize, matrices: usize, dtype: Dtype, shape:
     let matrices = 0..matrices;
     let names = (0..count).flat_map(|block| matrices.clone().map(move |number| format!("blk.{block}.ffn_{number}")));
     write_holes(&path, names, dtype, shape);
+    path
+}
+
+/// So many small tensors as safetensors.
+pub fn safetensors(folder: &Path, count: usize, layer: usize) -> PathBuf {
+    let path = folder.join(format!("{count}-{layer}.safetensors"));
+    let values = [0; 4 * 72];
+    let tensors = (0..count).map(|number| {
+        let name = format!("model.layers.{}.mlp.experts.{}.weight", number / layer, number % layer);
+        (name, TensorView::new(safetensors::Dtype::F32, vec![72], &values).expect("a tensor"))
+    });
+    safetensors::serialize_to_file(tensors, None, &path).expect("a written file");
     path
 }
 

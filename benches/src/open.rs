@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::c_loader::CLoader;
 use crate::measure::{Rounds, seconds, seconds_to_make};
 use crate::models;
-use crate::peers::{Peer, peers};
+use crate::peers::{self, Peer};
 use crate::plot::{Axis, Chart, Line};
 use crate::report::{Report, Row};
 
@@ -25,25 +25,31 @@ pub fn measure(folder: &Path, report: &mut Report) {
          groups the tensors into layers besides. It steps over a vocabulary's strings and indexes them when they are \
          first asked for; llama.cpp and candle copy each at once, and PyPI's gguf makes views of each. The limit is \
          the bytes of the headers by the rate of one `read()` of them into memory that was touched before. \
-         llama.cpp's reader is `gguf_init_from_file` with `no_alloc` and without a `ggml_context`.",
+         llama.cpp's reader is `gguf_init_from_file` with `no_alloc` and without a `ggml_context`. Of safetensors both sides check every \
+         tensor's place.",
     );
-    let mut peers = peers();
+    let mut readers = peers::all();
     let path = models::vocabulary(folder);
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    against_all(&path, &format!("open {name}"), &mut peers, report);
+    against_all(&path, &format!("open {name}"), &mut readers, report);
 
     let mut lines = vec![Line::new("libpml"), Line::new("one read()")];
-    lines.extend(peers.iter().map(|peer| Line::new(peer.name)));
+    lines.extend(readers.iter().map(|peer| Line::new(peer.name)));
     for count in COUNTS {
         let path = models::tensors(folder, count, LAYER);
         let what = format!("open {count} tensors in {} layers", count.div_ceil(LAYER));
-        let times = against_all(&path, &what, &mut peers, report);
+        let times = against_all(&path, &what, &mut readers, report);
         for (line, time) in lines.iter_mut().zip(times) {
             line.points.extend(time.map(|time| (count as f64, time * 1e3)));
         }
     }
     let path = models::tensors(folder, 50_000, 1);
     against_read(&path, "open 50000 tensors in 50000 layers", report);
+    for count in COUNTS {
+        let path = models::safetensors(folder, count, LAYER);
+        let what = format!("open {count} tensors of safetensors in {} layers", count.div_ceil(LAYER));
+        against_all(&path, &what, &mut [peers::safetensors::peer()], report);
+    }
     report.chart(Chart {
         file: "open.svg",
         title: "Opening a model",

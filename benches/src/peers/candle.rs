@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::quantized::gguf_file::Content;
 use memmap2::Mmap;
 
-use super::Open;
+use super::{Open, version};
 use crate::measure::seconds_to_make;
 
 pub fn get() -> (String, Open) {
@@ -20,12 +20,5 @@ pub fn get() -> (String, Open) {
             Content::read(&mut Cursor::new(mapping)).expect("a model that candle reads")
         })
     };
-    (format!("candle-core {}, `Content::read` on a mapping", version()), Box::new(open))
-}
-
-/// What the lock file says.
-fn version() -> &'static str {
-    let lock = include_str!("../../../Cargo.lock");
-    let package = lock.split("[[package]]").find(|package| package.contains("name = \"candle-core\"\n"));
-    package.and_then(|package| package.split('"').nth(3)).unwrap_or_default()
+    (format!("candle-core {}, `Content::read` on a mapping", version("candle-core")), Box::new(open))
 }

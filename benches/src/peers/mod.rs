@@ -6,6 +6,7 @@ pub mod ggml;
 mod llama;
 mod python;
 pub mod quants;
+pub mod safetensors;
 
 use std::path::Path;
 
@@ -30,11 +31,18 @@ impl Peer {
     }
 }
 
-/// All of them, also those that could not be had.
-pub fn peers() -> Vec<Peer> {
+/// Those that read GGUF, also those that could not be had.
+pub fn all() -> Vec<Peer> {
     #[cfg(feature = "candle")]
     let candle = Ok(candle::get());
     #[cfg(not(feature = "candle"))]
     let candle = Err("it could not be built".to_owned());
     vec![Peer::new("llama.cpp", llama::find()), Peer::new("candle", candle), Peer::new("PyPI gguf", python::find())]
+}
+
+/// Which version of a crate the lock file names.
+fn version(name: &str) -> &'static str {
+    let lock = include_str!("../../../Cargo.lock");
+    let package = lock.split("[[package]]").find(|package| package.contains(&format!("name = \"{name}\"\n")));
+    package.and_then(|package| package.split('"').nth(3)).unwrap_or_default()
 }
