@@ -149,7 +149,7 @@ impl Zoo {
     /// `NotFound`, which says where was looked and what is near; `InvalidArgument` for a name that several models have, which
     /// names them, and for what is none; where the model is not whole, what is wrong with it.
     pub fn find(&self, name: &str, version: Option<&str>) -> Result<Model> {
-        if is_path_only(name) || version.is_none() && Path::new(name).exists() {
+        if Zoo::is_path(name) || version.is_none() && Path::new(name).exists() {
             return Model::open_path(name);
         }
         let query = Query::parse(name, version)?;
@@ -172,6 +172,11 @@ impl Zoo {
         let model = choose(&query, &named)?;
         model.check()?;
         Ok(model)
+    }
+
+    /// Whether a name can only be meant as a path: it begins with `/`, `./`, `../` or `~/`, or is `.` or `..`.
+    pub fn is_path(name: &str) -> bool {
+        is_path_only(name)
     }
 
     /// Adds the model at `path` to our own store, in the place of one of the same name and version. All of its bytes are read, for
@@ -259,10 +264,10 @@ impl Zoo {
         let near = name::near(names, &query.name);
         let near = if near.is_empty() { String::new() } else { format!("; near it: {}", near.join(", ")) };
         Error::NotFound {
-            file: "stores of models".to_owned(),
-            kind: "model",
-            name: quoted(&query.name),
-            hint: format!(", and no file of that name; looked in {}{near}", places.join(", ")),
+            file: quoted(&query.name),
+            kind: "file or model",
+            name: "of that name".to_owned(),
+            hint: format!("; looked in {}{near}", places.join(", ")),
         }
     }
 }
@@ -333,7 +338,7 @@ fn unknown_version(query: &Query, named: &[Named<'_>]) -> Error {
         versions.push(format!("and {} more", named.len() - MAX_NAMED));
     }
     Error::NotFound {
-        file: query.name.clone(),
+        file: quoted(&query.name),
         kind: "version",
         name: quoted(&query.labels.join(":")),
         hint: format!("; there is {}", versions.join(", ")),
