@@ -539,6 +539,8 @@ fn manifests_of_our_own_that_lie_are_refused() {
         tampered(&|json| json["path"] = path.into(), Status::Malformed, &["path", "stays in the store's folder"]);
         tampered(&|json| json["files"][0]["path"] = path.into(), Status::Malformed, &["stays in the store's folder"]);
     }
+    let deep = "a/".repeat(1 << 20);
+    tampered(&|json| json["path"] = deep.as_str().into(), Status::Io, &["name too long"]);
     let absolute = outside.to_str().unwrap();
     tampered(&|json| json["path"] = absolute.into(), Status::Malformed, &["all absolute, or all"]);
     tampered(&|json| json["files"][0]["bytes"] = 1.into(), Status::Malformed, &["size"]);

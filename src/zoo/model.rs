@@ -187,18 +187,17 @@ impl Model {
 
     /// Looks at all that opening it would touch: the files are there with their sizes, and nothing leads out of the store.
     pub(super) fn check(&self) -> Result<()> {
-        let Content { path, files, root, .. } = &self.known.content;
+        let Content { path, files, format, root, .. } = &self.known.content;
+        let Some(root) = root else {
+            return files.iter().try_for_each(|file| check_size(file, bytes_of(&file.path)?));
+        };
+        // What was known of links before may be so no more.
+        let root = root.clone();
         for file in files {
-            let found = match root {
-                Some(root) => root.file(&file.path)?.bytes,
-                None => bytes_of(&file.path)?,
-            };
-            check_size(file, found)?;
+            check_size(file, root.file(&file.path)?.bytes)?;
         }
-        match root {
-            Some(root) if self.known.content.format != Some(Format::Gguf) => check_beside(root, path),
-            _ => Ok(()),
-        }
+        root.resolve(path)?;
+        if *format == Some(Format::Gguf) { Ok(()) } else { check_beside(&root, path) }
     }
 
     /// Reads every file whose digest the store knows, and compares. `progress` is told of each piece's bytes.

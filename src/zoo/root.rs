@@ -1,8 +1,10 @@
 //! A store's folder: what lies in it is looked at and read, and nothing outside it is followed.
 
+use std::collections::HashSet;
 use std::fs::{File, FileType};
 use std::io::{ErrorKind, Read};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result, path_text, quoted};
 use crate::io::os::{self, FileKind};
@@ -11,10 +13,19 @@ use crate::io::os::{self, FileKind};
 const MAX_NAMES: usize = 1 << 16;
 
 /// The folder of a store.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Root {
     /// Where it really is, from the root of the file system on.
     real: PathBuf,
+    /// Folders in it that are where their names say: what one scan has looked at, it does not look at again.
+    plain: Mutex<HashSet<PathBuf>>,
+}
+
+impl Clone for Root {
+    /// The same folder, of which nothing is known yet.
+    fn clone(&self) -> Root {
+        Root { real: self.real.clone(), plain: Mutex::default() }
+    }
 }
 
 /// A name in a folder.
@@ -43,7 +54,7 @@ impl Root {
     /// The folder at `path`; `None` where there is none.
     pub fn open(path: &Path) -> Result<Option<Root>> {
         match path.canonicalize() {
-            Ok(real) => Ok(Some(Root { real })),
+            Ok(real) => Ok(Some(Root { real, plain: Mutex::default() })),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(Error::from_io(&path_text(path), "open", &error)),
         }
@@ -64,22 +75,48 @@ impl Root {
     /// # Errors
     /// `NotFound`, also for a link to nothing; `Malformed` where a link leads out of the folder.
     pub fn resolve(&self, path: &Path) -> Result<PathBuf> {
-        if self.has_no_link(path) {
+        if self.is_plain(path) {
             return Ok(path.to_owned());
+        }
+        if let Some(target) = self.target_of(path).filter(|target| self.is_plain(target)) {
+            return Ok(target);
         }
         let real = path.canonicalize().map_err(|error| broken(path, &error))?;
         if self.contains(&real) { Ok(real) } else { Err(self.outside(path, &real)) }
     }
 
-    /// Whether all that lies between the folder and something in it is there, and no link: most of what is listed, and quicker to
-    /// tell than where a path leads from the root of the file system on.
-    fn has_no_link(&self, path: &Path) -> bool {
+    /// Whether something in it is there, and no link leads to it from the folder on: so is most of what is listed, and it is
+    /// quicker to tell than where a path leads from the root of the file system on.
+    fn is_plain(&self, path: &Path) -> bool {
         let Ok(rest) = path.strip_prefix(&self.real) else { return false };
+        let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reached = self.real.clone();
-        rest.components().all(|part| {
+        for part in rest.components() {
             reached.push(part);
-            let is_plain = |metadata: std::fs::Metadata| !metadata.is_symlink();
-            matches!(part, Component::Normal(_)) && reached.symlink_metadata().is_ok_and(is_plain)
+            if plain.contains(&reached) {
+                continue;
+            }
+            match reached.symlink_metadata() {
+                Ok(found) if found.is_symlink() || !matches!(part, Component::Normal(_)) => return false,
+                Ok(found) if found.is_dir() => drop(plain.insert(reached.clone())),
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Where a link leads that lies in a plain folder of it and says so from there on, `../` first.
+    fn target_of(&self, path: &Path) -> Option<PathBuf> {
+        let mut reached = path.parent().filter(|folder| self.is_plain(folder))?.to_owned();
+        let target = std::fs::read_link(path).ok()?;
+        let mut parts = target.components().peekable();
+        while parts.next_if_eq(&Component::ParentDir).is_some() {
+            reached = reached.parent().filter(|folder| self.contains(folder))?.to_owned();
+        }
+        parts.all(|part| matches!(part, Component::Normal(_))).then(|| {
+            reached.extend(target.components().filter(|part| matches!(part, Component::Normal(_))));
+            reached
         })
     }
 

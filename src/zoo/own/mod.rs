@@ -254,6 +254,8 @@ fn content_of(root: &Root, place: &Place) -> Result<Option<Content>> {
 }
 
 fn check_files(content: &Content) -> Result<()> {
+    let opened = std::fs::metadata(&content.path);
+    opened.map_err(|error| Error::from_io(&path_text(&content.path), "open", &error))?;
     for file in &content.files {
         let metadata = std::fs::metadata(&file.path);
         let metadata = metadata.map_err(|error| Error::from_io(&path_text(&file.path), "open", &error))?;
