@@ -214,7 +214,9 @@ fn two_processes_change_the_store_at_once() {
         let outcomes = workers.map(|worker| worker.join());
         is_over.store(true, Ordering::SeqCst);
         assert!(reader.join().unwrap() > 0);
-        outcomes.into_iter().for_each(|outcome| outcome.unwrap());
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
     });
     for name in scene.names().iter().filter(|name| name.starts_with("pml://")) {
         scene.succeed(&["zoo", "verify", name]);

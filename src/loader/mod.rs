@@ -35,6 +35,7 @@ use std::time::Duration;
 pub(crate) use self::core::Core;
 use self::core::Parts;
 use self::layers::Layers;
+#[cfg(feature = "cli")]
 pub(crate) use cache::hexadecimal;
 pub use cache::{Cache, CacheEntry, CacheUse};
 use events::Figures;

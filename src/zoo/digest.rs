@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, path_text};
 use crate::io::os;
-use crate::loader::hexadecimal;
 
 const PIECE_BYTES: usize = 1 << 20;
 const PREFIX: &str = "sha256:";
@@ -50,7 +49,7 @@ fn read_through(
             count => count.map_err(failed)?,
         };
         if count == 0 {
-            return Ok((format!("{PREFIX}{}", hexadecimal(&hasher.finalize())), bytes));
+            return Ok((text_of(&hasher.finalize()), bytes));
         }
         hasher.update(&piece[..count]);
         each(&piece[..count])?;
@@ -61,7 +60,12 @@ fn read_through(
 
 /// The digest of a text.
 pub fn digest_of_text(text: &str) -> String {
-    format!("{PREFIX}{}", hexadecimal(&Sha256::digest(text)))
+    text_of(&Sha256::digest(text))
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    PREFIX.chars().chain(digits.filter_map(|digit| char::from_digit(digit.into(), 16))).collect()
 }
 
 /// The digits of a digest, where it is one.

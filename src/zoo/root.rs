@@ -108,16 +108,15 @@ impl Root {
 
     /// Where a link leads that lies in a plain folder of it and says so from there on, `../` first.
     fn target_of(&self, path: &Path) -> Option<PathBuf> {
-        let mut reached = path.parent().filter(|folder| self.is_plain(folder))?.to_owned();
+        let mut folder = path.parent().filter(|folder| self.is_plain(folder))?;
         let target = std::fs::read_link(path).ok()?;
         let mut parts = target.components().peekable();
         while parts.next_if_eq(&Component::ParentDir).is_some() {
-            reached = reached.parent().filter(|folder| self.contains(folder))?.to_owned();
+            folder = folder.parent().filter(|folder| self.contains(folder))?;
         }
-        parts.all(|part| matches!(part, Component::Normal(_))).then(|| {
-            reached.extend(target.components().filter(|part| matches!(part, Component::Normal(_))));
-            reached
-        })
+        let down: PathBuf = parts.collect();
+        let is_down = down.components().all(|part| matches!(part, Component::Normal(_)));
+        is_down.then(|| folder.join(down))
     }
 
     /// A regular file in it, by what the file system says without opening it.
