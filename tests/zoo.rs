@@ -749,7 +749,7 @@ fn what_a_process_left_behind_goes() {
 }
 
 #[test]
-fn stores_are_where_their_programs_say() {
+fn a_store_without_a_place_is_not_looked_at() {
     let stores = Stores::new();
     let off = ZooOptions {
         path: Some(stores.own()),

@@ -246,3 +246,46 @@ fn an_interrupted_process_leaves_nothing_that_lasts() {
     scene.succeed(&["zoo", "rm", "killed"]);
     assert_eq!(fs::read_dir(scene.stores.own().join("blobs")).unwrap().count(), 0);
 }
+
+#[test]
+fn stores_are_where_their_programs_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().to_str().unwrap();
+    let looked = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pml"));
+        let others =
+            ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "OLLAMA_MODELS"];
+        for name in others.into_iter().chain(["PML_ZOO"]) {
+            command.env_remove(name);
+        }
+        command.env("HOME", home).envs(variables.iter().copied());
+        let output = command.args(["zoo", "find", "nothing"]).output().unwrap();
+        String::from_utf8(output.stderr).unwrap().replace(home, "~")
+    };
+    let has = |variables: &[(&str, &str)], places: &[&str]| {
+        let text = looked(variables);
+        for place in places {
+            assert!(text.contains(&format!(" {place} (not there)")), "{variables:?}: no {place} in {text}");
+        }
+    };
+    has(&[], &["pml ~/.local/share/pml/zoo", "huggingface ~/.cache/huggingface/hub", "ollama ~/.ollama/models"]);
+    has(&[], &["lm-studio ~/.lmstudio/models"]);
+    // It may be there on the machine that tests.
+    assert!(looked(&[]).contains(", ollama /usr/share/ollama/.ollama/models"));
+    has(&[("XDG_DATA_HOME", "/d"), ("XDG_CACHE_HOME", "/c")], &["pml /d/pml/zoo", "huggingface /c/huggingface/hub"]);
+    let (hub, old, hf_home) = (("HF_HUB_CACHE", "/a"), ("HUGGINGFACE_HUB_CACHE", "/b"), ("HF_HOME", "~/c"));
+    has(&[hf_home], &["huggingface ~/c/hub"]);
+    has(&[hf_home, old], &["huggingface /b"]);
+    has(&[hf_home, old, hub], &["huggingface /a"]);
+    has(&[("OLLAMA_MODELS", "/o"), ("PML_ZOO", "/z")], &["ollama /o", "pml /z"]);
+    assert!(!looked(&[("OLLAMA_MODELS", "/o")]).contains("/usr/share"));
+    // LM Studio: the older home where it is there, what the pointer says, and what the settings say.
+    fs::create_dir_all(folder.path().join(".cache/lm-studio")).unwrap();
+    has(&[], &["lm-studio ~/.cache/lm-studio/models"]);
+    let studio = folder.path().join("studio");
+    fs::create_dir_all(&studio).unwrap();
+    fs::write(folder.path().join(".lmstudio-home-pointer"), format!("{}\n", studio.display())).unwrap();
+    has(&[], &["lm-studio ~/studio/models"]);
+    fs::write(studio.join("settings.json"), r#"{"downloadsFolder":"/models"}"#).unwrap();
+    has(&[], &["lm-studio /models"]);
+}
