@@ -779,7 +779,11 @@ inline result<std::vector<device_info>> devices()
 /// The library's version, as "0.1.0"; lives as long as the library.
 inline std::string_view version() noexcept { return pml_version_string(); }
 
-/// The library's version as one number, to compare with PML_VERSION_NUMBER, which is this header's.
+/// This header's version as one number: major << 16 | minor << 8 | patch.
+inline constexpr std::uint32_t header_version =
+    std::uint32_t{PML_VERSION_MAJOR} << 16 | std::uint32_t{PML_VERSION_MINOR} << 8 | std::uint32_t{PML_VERSION_PATCH};
+
+/// The library's version as one number, to compare with header_version.
 inline std::uint32_t version_number() noexcept { return pml_version_number(); }
 
 /// Gives memory back to the system that is kept for the next load.
@@ -1265,6 +1269,19 @@ struct hooks {
         }
         raw.user_data = this;
         raw.destroy = destroy;
+    }
+};
+
+/// What loader::verify tells, on the calling thread.
+struct findings {
+    std::function<verdict(const event &)> tell;
+    faults thrown;
+
+    static std::int32_t on_event(void *user_data, const pml_event_t *raw)
+    {
+        findings &self = *static_cast<findings *>(user_data);
+        return guarded(self.thrown, "verify", static_cast<std::int32_t>(verdict::cancel),
+                       [&] { return static_cast<std::int32_t>(self.tell(event_of(*raw))); });
     }
 };
 
@@ -1870,12 +1887,12 @@ public:
     /// Errors: malformed where anything was found; cancelled where `on_finding` said so; those of pml_loader_verify.
     result<void> verify(verify_for what = verify_for::all, std::function<verdict(const event &)> on_finding = nullptr)
     {
-        detail::hooks hooks;
-        hooks.callbacks.progress = std::move(on_finding);
+        detail::findings findings;
+        findings.tell = std::move(on_finding);
         const result<void> done = detail::outcome(
             pml_loader_verify(raw(), static_cast<std::uint64_t>(what),
-                              hooks.callbacks.progress ? detail::hooks::on_progress : nullptr, &hooks));
-        if (std::optional<error> thrown = hooks.thrown->take()) return *std::move(thrown);
+                              findings.tell ? detail::findings::on_event : nullptr, &findings));
+        if (std::optional<error> thrown = findings.thrown.take()) return *std::move(thrown);
         return done;
     }
 
