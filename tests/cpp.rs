@@ -114,7 +114,7 @@ fn write_values(path: &Path) {
     }
     header.add_tensor("output_norm.weight", Dtype::F32, &[4]).unwrap();
     let mut data = header.create(path).unwrap();
-    data.write(&[0; 16]).unwrap();
+    data.write(&[1.0_f32, 2.0, 0.5, -3.0].map(f32::to_le_bytes).concat()).unwrap();
     data.finish().unwrap();
 }
 
@@ -185,6 +185,37 @@ fn the_example_visits_every_layer_within_its_budget() {
     assert_eq!(layers[..6], ["token_embd", "blk.0", "blk.1", "blk.2", "blk.3", "output"], "{printed}");
     let lines = std::fs::read_to_string(root().join("examples/lazy.cpp")).unwrap().lines().count();
     assert!(lines < 80, "{lines} lines");
+}
+
+#[test]
+fn the_first_values_of_a_tensor_are_printed() {
+    let bench = Bench::new();
+    let values = bench.folder.path().join("values.gguf");
+    write_values(&values);
+    let Some(program) = bench.build("", &[("examples/first_values.cpp", "c++17")], &SANITIZED) else { return };
+    assert_eq!(run(under_sanitizer(&program).arg(&values).arg("output_norm.weight")), "1 2 0.5 -3 \n");
+    let failed = Command::new(&program).arg(&values).arg("no.such").output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("'no.such'"), "{failed:?}");
+}
+
+#[test]
+fn what_the_readme_shows_compiles() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let shown: Vec<&str> = readme.split("```cpp\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(shown[0], std::fs::read_to_string(root().join("examples/first_values.cpp")).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    for (number, part) in shown.iter().enumerate().skip(1) {
+        let source = folder.path().join(format!("{number}.cpp"));
+        let before = "#include <cstdio>\n#include \"pml.hpp\"\nvoid launch(const void *, pml::stream);\n";
+        std::fs::write(
+            &source,
+            format!("{before}void shown(pml::stream stream);\nvoid shown(pml::stream stream)\n{{\n{part}}}\n"),
+        )
+        .unwrap();
+        let Some(mut command) = compiler("") else { return };
+        run(command.args(["-std=c++17", "-Wno-unused", "-fsyntax-only"]).arg(&source));
+    }
 }
 
 /// The words of a text: names as C and C++ have them.
