@@ -1,12 +1,14 @@
 //! The C++ header: it compiles everywhere, covers all of the C API, and its programs run, under AddressSanitizer too.
 
 mod c_compiler;
+mod doubles;
 mod models;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use c_compiler::{link_program, root, run};
+use doubles::{Kind, Variant};
 use pml::format::ValueType;
 use pml::format::gguf::write::{Datum, HeaderWriter};
 use pml::tensor::Dtype;
@@ -152,6 +154,20 @@ fn callbacks_are_kept_and_their_exceptions_surface() {
     let bench = Bench::new();
     let Some(program) = bench.build("", &[("tests/cpp/callbacks.cpp", "c++17")], &SANITIZED) else { return };
     run(under_sanitizer(&program).arg(&bench.model).arg(bench.folder.path()));
+}
+
+#[test]
+fn leases_on_a_gpu_know_their_streams() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("", &[("tests/cpp/device.cpp", "c++17")], &SANITIZED) else { return };
+    for kind in [Kind::Cuda, Kind::Hip] {
+        let mut command = under_sanitizer(&program);
+        for hides in ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"] {
+            command.env_remove(hides);
+        }
+        command.env("LD_LIBRARY_PATH", doubles::folder(kind, Variant::Current)).env("PML_TEST_DEVICE", kind.device());
+        run(command.arg(&bench.model));
+    }
 }
 
 #[test]
