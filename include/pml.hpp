@@ -472,11 +472,11 @@ public:
         check();
         return **this;
     }
-    /// The value; throws where there is none, or aborts where exceptions are off.
-    T &&value() &&
+    /// The value, moved out, so that it may be gone over in a range-for; throws where there is none, or aborts where exceptions are off.
+    T value() &&
     {
         check();
-        return std::move(**this);
+        return std::move(*std::get_if<0>(&state_));
     }
     /// The value, or this in its place.
     template <class U>
@@ -488,7 +488,7 @@ public:
     template <class U>
     T value_or(U &&other) &&
     {
-        return has_value() ? std::move(**this) : static_cast<T>(std::forward<U>(other));
+        return has_value() ? *std::move(*this) : static_cast<T>(std::forward<U>(other));
     }
 
     /// The value, where there is one.
@@ -496,7 +496,7 @@ public:
     /// The value, where there is one.
     const T &operator*() const & noexcept { return *std::get_if<0>(&state_); }
     /// The value, where there is one.
-    T &&operator*() && noexcept { return std::move(*std::get_if<0>(&state_)); }
+    T operator*() && noexcept { return std::move(*std::get_if<0>(&state_)); }
     /// The value, where there is one.
     T *operator->() & noexcept { return std::get_if<0>(&state_); }
     /// The value, where there is one.
@@ -1394,7 +1394,7 @@ private:
     detail::callbacks callbacks_;
 };
 
-// ---- An opened model.
+// ---- Models by name.
 
 /// Items that are made when they are asked for: `Get` makes the one at an index.
 template <class Get>
@@ -1453,6 +1453,323 @@ private:
     Get get_;
     std::size_t count_;
 };
+
+/// A file of a model. Texts live as long as the model.
+struct model_file {
+    /// Where it is, in the system's own bytes.
+    std::string_view path;
+    /// "sha256:" and 64 digits, where its store knows it; else empty.
+    std::string_view digest;
+    /// Its bytes.
+    std::uint64_t bytes = 0;
+};
+
+/// What is known of a model. Texts live as long as the model; one that is not known is empty.
+struct model_info {
+    /// The name that people know it by, as "llama3" or "org/name"; of a path the path.
+    std::string_view name;
+    /// The word for its version, which zoo::find takes. Empty where its store has none.
+    std::string_view version;
+    /// Its store: "pml", "huggingface", "ollama", "lm-studio", or "path" for none.
+    std::string_view store;
+    /// What is opened: a file, or a folder.
+    std::string_view path;
+    /// Bytes of all its files.
+    std::uint64_t bytes = 0;
+    /// Whether our own store keeps it whatever its limit.
+    bool is_pinned = false;
+    /// The model's word for what it is, as "llama": from its headers, like all that follows.
+    std::string_view architecture;
+    /// The licence that it names.
+    std::string_view license;
+    /// The kind of its tokenizer.
+    std::string_view tokenizer;
+    /// Elements of all tensors; what is packed in elements of another type counts as those.
+    std::uint64_t parameters = 0;
+    /// How many tokens it was made for at once; 0 where it does not say.
+    std::uint64_t context_length = 0;
+    /// How many tensors it has.
+    std::uint64_t tensor_count = 0;
+    /// The type that most bytes are stored in, where it is known.
+    std::optional<pml::dtype> dtype;
+    /// Its format; automatic where it is not known.
+    pml::format format = pml::format::automatic;
+};
+
+/// Makes the file at an index of a model.
+struct file_at {
+    /// The model.
+    const pml_model_t *model = nullptr;
+
+    /// The file at an index.
+    model_file operator()(std::size_t index) const
+    {
+        pml_model_file_t raw = PML_MODEL_FILE_INIT;
+        detail::outcome(pml_model_file(model, index, &raw)).value();
+        return {detail::text(raw.path, raw.path_length), detail::text(raw.digest, raw.digest_length), raw.bytes};
+    }
+};
+
+/// The files of a model. The model has to outlive it.
+using file_range = range<file_at>;
+
+/// A name, its version, and the files behind them: loader::open takes it. Stays what it was when its store changes.
+class model {
+public:
+    /// Takes over a handle of pml.h's.
+    explicit model(pml_model_t *handle) noexcept : handle_(handle) {}
+
+    /// The model in a file or a folder, without any store. Reads headers.
+    /// Errors: those of pml_loader_open.
+    static result<model> open_path(std::string_view path)
+    {
+        pml_model_t *handle = nullptr;
+        const result<void> done =
+            detail::with_text(path, [&](const char *text) { return pml_model_open_path(text, &handle); });
+        if (!done) return done.error();
+        return model(handle);
+    }
+
+    /// All that is known of it. What stands in its headers is read the first time.
+    /// Errors: those of pml_loader_open_model.
+    result<model_info> info() const { return told(pml_model_info); }
+    /// What is known of it without looking into its files, for lists: what only headers say is not there.
+    model_info summary() const { return told(pml_model_summary).value(); }
+    /// Its files. Reads nothing.
+    file_range files() const &
+    {
+        pml_model_info_t raw = PML_MODEL_INFO_INIT;
+        detail::outcome(pml_model_summary(handle_.get(), &raw)).value();
+        return {{handle_.get()}, raw.file_count};
+    }
+    file_range files() const && = delete;
+
+    /// The handle of pml.h's, which stays this object's.
+    pml_model_t *raw() const noexcept { return handle_.get(); }
+
+private:
+    result<model_info> told(pml_status_t (*by)(const pml_model_t *, pml_model_info_t *)) const
+    {
+        pml_model_info_t raw = PML_MODEL_INFO_INIT;
+        const pml_status_t status = by(handle_.get(), &raw);
+        if (status != PML_STATUS_OK) return detail::last_error(status);
+        model_info info;
+        info.name = detail::text(raw.name, raw.name_length);
+        info.version = detail::text(raw.version, raw.version_length);
+        info.store = detail::text(raw.store, raw.store_length);
+        info.path = detail::text(raw.path, raw.path_length);
+        info.bytes = raw.bytes;
+        info.is_pinned = raw.is_pinned != 0;
+        info.architecture = detail::text(raw.architecture, raw.architecture_length);
+        info.license = detail::text(raw.license, raw.license_length);
+        info.tokenizer = detail::text(raw.tokenizer, raw.tokenizer_length);
+        info.parameters = raw.parameters;
+        info.context_length = raw.context_length;
+        info.tensor_count = raw.tensor_count;
+        if (raw.dtype != UINT32_MAX) info.dtype = static_cast<pml::dtype>(raw.dtype);
+        info.format = static_cast<pml::format>(raw.format);
+        return info;
+    }
+
+    detail::handle<pml_model_t, pml_model_free> handle_;
+};
+
+/// Makes the model at an index of a list.
+struct model_at {
+    /// The list.
+    const pml_models_t *list = nullptr;
+
+    /// The model at an index.
+    model operator()(std::size_t index) const
+    {
+        pml_model_t *made = nullptr;
+        detail::outcome(pml_models_at(list, index, &made)).value();
+        return model(made);
+    }
+};
+
+/// The models that the stores had when they were asked. Models that came from it may outlive it.
+class model_list {
+public:
+    /// Takes over a handle of pml.h's.
+    explicit model_list(pml_models_t *handle) noexcept : handle_(handle) {}
+
+    /// How many models there are.
+    std::size_t size() const noexcept { return pml_models_count(handle_.get()); }
+    /// Whether there are none.
+    bool empty() const noexcept { return size() == 0; }
+    /// The model at `index`, which is below `size()`.
+    model operator[](std::size_t index) const { return all()[index]; }
+    /// The first model.
+    range<model_at>::iterator begin() const { return all().begin(); }
+    /// Behind the last model.
+    range<model_at>::iterator end() const { return all().end(); }
+    /// Lines about what is not whole and what could not be looked at; they live as long as the list.
+    std::vector<std::string_view> remarks() const
+    {
+        std::vector<std::string_view> lines(pml_models_remark_count(handle_.get()));
+        for (std::size_t index = 0; index < lines.size(); index++) {
+            const char *data = nullptr;
+            std::size_t size = 0;
+            detail::outcome(pml_models_remark(handle_.get(), index, &data, &size)).value();
+            lines[index] = detail::text(data, size);
+        }
+        return lines;
+    }
+
+    /// The handle of pml.h's, which stays this object's.
+    pml_models_t *raw() const noexcept { return handle_.get(); }
+
+private:
+    range<model_at> all() const { return {{handle_.get()}, size()}; }
+
+    detail::handle<pml_models_t, pml_models_free> handle_;
+};
+
+/// Where the stores are: `pml::zoo_options{}.path("models")`. A place that is not said is where its program has it; "" is not looked at.
+class zoo_options {
+public:
+    /// Our own store; $PML_ZOO, else $XDG_DATA_HOME/pml/zoo, else ~/.local/share/pml/zoo.
+    zoo_options &path(std::string_view folder) { return path_ = std::string(folder), *this; }
+    /// The Hugging Face Hub's cache.
+    zoo_options &huggingface_path(std::string_view folder) { return huggingface_path_ = std::string(folder), *this; }
+    /// Ollama's store.
+    zoo_options &ollama_path(std::string_view folder) { return ollama_path_ = std::string(folder), *this; }
+    /// LM Studio's folder of models.
+    zoo_options &lm_studio_path(std::string_view folder) { return lm_studio_path_ = std::string(folder), *this; }
+    /// The most bytes that our own store holds of what was copied in; 0, any number.
+    zoo_options &limit(std::uint64_t bytes) { return limit_ = bytes, *this; }
+
+private:
+    friend class zoo;
+
+    std::optional<std::string> path_;
+    std::optional<std::string> huggingface_path_;
+    std::optional<std::string> ollama_path_;
+    std::optional<std::string> lm_studio_path_;
+    std::uint64_t limit_ = 0;
+};
+
+/// How zoo::add keeps a model; `|` joins them.
+enum class zoo_keep : std::uint32_t {
+    /// The manifest names the files where they are.
+    in_place = 0,
+    /// The files are copied into our own store.
+    copy = PML_ZOO_COPY,
+    /// It stays whatever the store's limit.
+    pin = PML_ZOO_PIN,
+};
+
+/// Both.
+constexpr zoo_keep operator|(zoo_keep left, zoo_keep right) noexcept
+{
+    return static_cast<zoo_keep>(static_cast<std::uint32_t>(left) | static_cast<std::uint32_t>(right));
+}
+
+/// The stores of models, as they are whenever they are asked. Where a version is "" it is not said.
+class zoo {
+public:
+    /// Takes over a handle of pml.h's.
+    explicit zoo(pml_zoo_t *handle) noexcept : handle_(handle) {}
+
+    /// Opens the stores, and looks at nothing yet; places that are not there hold nothing.
+    /// Errors: invalid_argument.
+    static result<zoo> open(const zoo_options &where = zoo_options())
+    {
+        pml_zoo_options_t raw = PML_ZOO_OPTIONS_INIT;
+        raw.limit = where.limit_;
+        for (const auto &[set, path] : {std::pair{&raw.path, &where.path_},
+                                        {&raw.huggingface_path, &where.huggingface_path_},
+                                        {&raw.ollama_path, &where.ollama_path_},
+                                        {&raw.lm_studio_path, &where.lm_studio_path_}}) {
+            if (!*path) continue;
+            if (const result<std::string> checked = detail::c_text(**path); !checked) return checked.error();
+            *set = (*path)->c_str();
+        }
+        pml_zoo_t *handle = nullptr;
+        const pml_status_t status = pml_zoo_open(&raw, &handle);
+        if (status != PML_STATUS_OK) return detail::last_error(status);
+        return zoo(handle);
+    }
+
+    /// Lists every model that the stores have, without reading a header.
+    result<model_list> list() const
+    {
+        pml_models_t *handle = nullptr;
+        const pml_status_t status = pml_zoo_list(handle_.get(), &handle);
+        if (status != PML_STATUS_OK) return detail::last_error(status);
+        return model_list(handle);
+    }
+    /// Finds a model by its name, as "llama3:8b", "org/name@revision:Q4_K_M", "ollama://llama3:8b" or a path; `version` is a tag,
+    /// a revision or a quantisation.
+    /// Errors: those of pml_zoo_find.
+    result<model> find(std::string_view name, std::string_view version = {}) const
+    {
+        pml_model_t *handle = nullptr;
+        const result<void> done = with_names(name, version, [&](const char *first, const char *second) {
+            return pml_zoo_find(handle_.get(), first, second, &handle);
+        });
+        if (!done) return done.error();
+        return model(handle);
+    }
+    /// Adds the model at `path` to our own store, in the place of one of the same name and version. Without a name it has that of the
+    /// file or folder, without a version "latest". All its bytes are read.
+    /// Errors: those of pml_zoo_add.
+    result<model> add(std::string_view path, std::string_view name = {}, std::string_view version = {},
+                      zoo_keep how = zoo_keep::in_place)
+    {
+        const result<std::string> file = detail::c_text(path);
+        if (!file) return file.error();
+        pml_model_t *handle = nullptr;
+        const result<void> done = with_names(name, version, [&](const char *first, const char *second) {
+            return pml_zoo_add(handle_.get(), file->c_str(), name.empty() ? nullptr : first, second,
+                               static_cast<std::uint32_t>(how), &handle);
+        });
+        if (!done) return done.error();
+        return model(handle);
+    }
+    /// Removes a model from our own store, and what was copied in for it alone.
+    /// Errors: those of pml_zoo_remove.
+    result<void> remove(std::string_view name, std::string_view version = {})
+    {
+        return with_names(name, version, [&](const char *first, const char *second) {
+            return pml_zoo_remove(handle_.get(), first, second);
+        });
+    }
+    /// Has our own store keep a model whatever its limit, or lets it go again.
+    /// Errors: those of pml_zoo_pin.
+    result<void> pin(std::string_view name, std::string_view version = {}, bool is_pinned = true)
+    {
+        return with_names(name, version, [&](const char *first, const char *second) {
+            return pml_zoo_pin(handle_.get(), first, second, is_pinned ? 1U : 0U);
+        });
+    }
+    /// Reads every file of a model whose digest its store knows, and compares.
+    /// Errors: malformed for other bytes; unsupported where no digest is known; those of pml_zoo_verify.
+    result<void> verify(std::string_view name, std::string_view version = {}) const
+    {
+        return with_names(name, version, [&](const char *first, const char *second) {
+            return pml_zoo_verify(handle_.get(), first, second);
+        });
+    }
+
+    /// The handle of pml.h's, which stays this object's.
+    pml_zoo_t *raw() const noexcept { return handle_.get(); }
+
+private:
+    template <class Call>
+    static result<void> with_names(std::string_view name, std::string_view version, Call call)
+    {
+        const result<std::string> second = detail::c_text(version);
+        if (!second) return second.error();
+        return detail::with_text(
+            name, [&](const char *first) { return call(first, second->empty() ? nullptr : second->c_str()); });
+    }
+
+    detail::handle<pml_zoo_t, pml_zoo_free> handle_;
+};
+
+// ---- An opened model.
 
 /// Makes the tensor at an index of a loader, or of one of its layers. A handle that cannot be made is as `result::value`
 /// without one.
@@ -1821,6 +2138,15 @@ public:
         if (!text) return text.error();
         return open_with(how, [&](const pml_options_t *raw, pml_loader_t **out) {
             return pml_loader_open(text->c_str(), raw, out);
+        });
+    }
+
+    /// Opens a model that a zoo has, or model::open_path. What a store has must still be whole.
+    /// Errors: those of pml_loader_open_model.
+    static result<loader> open(const model &which, const options &how = options())
+    {
+        return open_with(how, [&](const pml_options_t *raw, pml_loader_t **out) {
+            return pml_loader_open_model(which.raw(), raw, out);
         });
     }
 

@@ -157,6 +157,13 @@ fn callbacks_are_kept_and_their_exceptions_surface() {
 }
 
 #[test]
+fn models_are_found_by_name() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("", &[("tests/cpp/zoo.cpp", "c++17")], &SANITIZED) else { return };
+    run(under_sanitizer(&program).arg(&bench.model).arg(bench.folder.path()));
+}
+
+#[test]
 fn leases_on_a_gpu_know_their_streams() {
     let bench = Bench::new();
     let Some(program) = bench.build("", &[("tests/cpp/device.cpp", "c++17")], &SANITIZED) else { return };
