@@ -755,6 +755,7 @@ struct device_info {
 };
 
 /// The devices of this machine, the host first. Wakes none.
+/// Errors: those of pml_device_info.
 inline result<std::vector<device_info>> devices()
 {
     const auto known = [](std::uint64_t bytes) -> std::optional<std::uint64_t> {
@@ -1014,6 +1015,7 @@ public:
     bool is_loaded() const noexcept { return pml_tensor_is_loaded(handle_.get()); }
 
     /// Queues it to be brought into memory, and waits for nothing.
+    /// Errors: closed; budget where its layer can never fit.
     result<void> prefetch() { return detail::outcome(pml_tensor_prefetch(handle_.get())); }
 
     /// Brings it into memory and holds it there as long as the lease lives. `wait` limits the wait for room that others hold, a
@@ -1046,6 +1048,7 @@ public:
     }
 
     /// Copies `size` bytes, from its byte `offset` on, into the caller's memory on the host. Keeps nothing in memory.
+    /// Errors: those of pml_tensor_read.
     result<void> read(std::uint64_t offset, void *to, std::size_t size)
     {
         return detail::unless_thrown(thrown_, [&] { return pml_tensor_read(handle_.get(), offset, to, size); });
@@ -1075,6 +1078,7 @@ public:
     explicit budget(pml_budget_t *handle) noexcept : handle_(handle) {}
 
     /// A limit of so many bytes, at least one.
+    /// Errors: invalid_argument.
     static result<budget> create(std::uint64_t bytes)
     {
         pml_budget_t *handle = nullptr;
@@ -1098,6 +1102,7 @@ public:
     explicit rules(pml_rules_t *handle) noexcept : handle_(handle) {}
 
     /// None yet.
+    /// Errors: those of pml_rules_new.
     static result<rules> create()
     {
         pml_rules_t *handle = nullptr;
@@ -1107,6 +1112,7 @@ public:
     }
 
     /// Tensors whose names match belong to the layer of this name.
+    /// Errors: invalid_argument for an empty text.
     result<void> layer(std::string_view pattern, std::string_view layer_name)
     {
         const result<std::string> name = detail::c_text(layer_name);
@@ -1115,11 +1121,13 @@ public:
             pattern, [&](const char *text) { return pml_rules_layer(handle_.get(), text, name->c_str()); });
     }
     /// Tensors whose names match are left out, as if the file had not got them.
+    /// Errors: invalid_argument for an empty text.
     result<void> skip(std::string_view pattern)
     {
         return detail::with_text(pattern, [&](const char *text) { return pml_rules_skip(handle_.get(), text); });
     }
-    /// Tensors whose names match are delivered as this type.
+    /// Tensors whose names match are delivered as this type: one that pml_rules_dtype takes.
+    /// Errors: invalid_argument for an empty text and for another type.
     result<void> dtype(std::string_view pattern, pml::dtype as)
     {
         return detail::with_text(pattern, [&](const char *text) {
@@ -1296,6 +1304,7 @@ class options {
 public:
     /// pml_options_recommend: the device, strategy, unloading, budget, prefetch count and dtype that suit a model and so many
     /// bytes of memory; 0 for what is free now.
+    /// Errors: those of pml_options_recommend.
     static result<options> recommend(std::string_view path, std::string_view device, std::uint64_t available_bytes)
     {
         const result<std::string> where = detail::c_text(device);
@@ -2166,6 +2175,7 @@ public:
     }
 
     /// Starts loading every layer in order, and waits for nothing.
+    /// Errors: those of pml_loader_start.
     result<void> start() { return detail::outcome(pml_loader_start(raw())); }
     /// Waits until every tensor was delivered at least once.
     /// Errors: those of pml_loader_wait.
@@ -2181,7 +2191,7 @@ public:
     bool is_fully_loaded() const noexcept { return pml_loader_is_fully_loaded(raw()); }
     /// Where the loader is.
     pml::stage stage() const noexcept { return static_cast<pml::stage>(pml_loader_stage(raw())); }
-    /// Takes the next event, where the options have no callback for events. Call it from one thread at a time.
+    /// Takes the next event, where the options have no callback for events: none but the log. Call it from one thread at a time.
     /// Errors: timed_out; invalid_state where the options have one.
     result<event> next_event(timeout limit = timeout::never())
     {
@@ -2258,6 +2268,7 @@ public:
         return detail::outcome(pml_loader_prefetch(raw(), indices.data(), indices.size()));
     }
     /// Queues one layer.
+    /// Errors: out_of_range; budget.
     result<void> prefetch_layer(std::size_t index) { return detail::outcome(pml_loader_prefetch(raw(), &index, 1)); }
     /// Queues the layer of this name.
     /// Errors: not_found; budget.
