@@ -259,9 +259,8 @@ impl Zoo {
                 places.push(format!("{} {}{absent}", store.name(), path_text(place)));
             }
         }
-        let entries = || scans.iter().flat_map(|(_, scan)| &scan.entries).filter(|entry| !entry.is_other);
-        let names = entries().flat_map(|entry| std::iter::once(&entry.name).chain(&entry.aliases)).map(String::as_str);
-        let near = name::near(names, &query.name);
+        let entries = scans.iter().flat_map(|(_, scan)| &scan.entries).filter(|entry| !entry.is_other);
+        let near = name::near(entries.map(|entry| (&*entry.name, &*entry.aliases)), &query.name);
         let near = if near.is_empty() { String::new() } else { format!("; near it: {}", near.join(", ")) };
         Error::NotFound {
             file: quoted(&query.name),

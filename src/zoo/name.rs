@@ -93,21 +93,28 @@ pub fn is_good(text: &str) -> bool {
     check("name", text).is_ok()
 }
 
-/// Of these the names that are near another one, the nearest first.
-pub fn near<'a>(names: impl Iterator<Item = &'a str>, wanted: &str) -> Vec<&'a str> {
+/// Of these the names that are near another one, or have an alias that is, the nearest first.
+pub fn near<'a>(names: impl Iterator<Item = (&'a str, &'a [String])>, wanted: &str) -> Vec<&'a str> {
     let wanted = wanted.to_lowercase();
-    let distance = |name: &str| {
-        let name = name.to_lowercase();
-        let last = name.rsplit('/').next().unwrap_or_default();
-        let likeness = strsim::normalized_damerau_levenshtein(&name, &wanted);
-        let likeness = likeness.max(strsim::normalized_damerau_levenshtein(last, &wanted));
-        if name.contains(&wanted) { likeness.max(NEAR) } else { likeness }
+    let best = |name: &str, aliases: &[String]| {
+        let each = aliases.iter().map(|alias| likeness(alias, &wanted));
+        each.fold(likeness(name, &wanted), f64::max)
     };
-    let mut found: Vec<(f64, &str)> = names.map(|name| (distance(name), name)).filter(|near| near.0 >= NEAR).collect();
+    let mut found: Vec<(f64, &str)> = names.map(|(name, aliases)| (best(name, aliases), name)).collect();
+    found.retain(|(likeness, _)| *likeness >= NEAR);
     found.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(right.1)));
     found.dedup_by(|left, right| left.1 == right.1);
     found.truncate(MAX_NEAR);
     found.into_iter().map(|(_, name)| name).collect()
+}
+
+/// How alike a name is to one in lower case, from 0 to 1: the whole of it, or what stands behind its last slash.
+fn likeness(name: &str, wanted: &str) -> f64 {
+    let name = name.to_lowercase();
+    let last = name.rsplit('/').next().unwrap_or_default();
+    let likeness = strsim::normalized_damerau_levenshtein(&name, wanted);
+    let likeness = likeness.max(strsim::normalized_damerau_levenshtein(last, wanted));
+    if name.contains(wanted) { likeness.max(NEAR) } else { likeness }
 }
 
 #[cfg(test)]
@@ -159,9 +166,12 @@ mod tests {
 
     #[test]
     fn near_names_come_by_their_likeness() {
-        let names = ["llama3", "llama2", "org/llama3", "mistral", "llama3-instruct"];
-        assert_eq!(near(names.into_iter(), "lama3"), ["llama3", "org/llama3", "llama2"]);
-        assert_eq!(near(names.into_iter(), "instruct"), ["llama3-instruct"]);
-        assert!(near(names.into_iter(), "qwen").is_empty());
+        let aliases = ["library/qwen".to_owned()];
+        let names = ["llama3", "llama2", "org/llama3", "mistral", "llama3-instruct"].map(|name| (name, &[][..]));
+        let names = || names.into_iter().chain([("other", &aliases[..])]);
+        assert_eq!(near(names(), "lama3"), ["llama3", "org/llama3", "llama2"]);
+        assert_eq!(near(names(), "instruct"), ["llama3-instruct"]);
+        assert_eq!(near(names(), "Qwen2"), ["other"]);
+        assert!(near(names(), "gemma").is_empty());
     }
 }
