@@ -40,6 +40,13 @@ static_assert(lends_layers<pml::loader &> && !lends_layers<pml::loader>);
 static_assert(leases_layers<pml::loader &> && !leases_layers<pml::loader>);
 static_assert(takes_budget<pml::budget &> && !takes_budget<pml::budget>);
 
+#if __cplusplus >= 202002L
+#include <ranges>
+static_assert(std::ranges::input_range<pml::layer_range> && std::ranges::input_range<pml::tensor_range>);
+static_assert(std::ranges::sized_range<pml::metadata_range> && std::ranges::input_range<pml::metadata_range>);
+static_assert(std::ranges::input_range<pml::model_list> && std::ranges::input_range<pml::file_range>);
+#endif
+
 static pml::options on_host()
 {
     return pml::options{}.device("cpu");
