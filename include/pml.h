@@ -1527,7 +1527,7 @@ typedef struct pml_zoo_options_t {
      */
     size_t struct_size;
     /**
-     * Our own store: manifests, and what was copied in. NULL: $PML_ZOO, else $XDG_DATA_HOME/pml/zoo, else ~/.local/share/pml/zoo.
+     * Our own store: manifests, and what was copied in. NULL or "": $PML_ZOO, else $XDG_DATA_HOME/pml/zoo, else ~/.local/share/pml/zoo.
      */
     const char *path;
     /**

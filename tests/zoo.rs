@@ -230,7 +230,7 @@ fn revisions_are_versions() {
     assert_eq!((of("org/a@refs/pr/1", None), of("org/a", Some(OTHER_COMMIT))), (two.len(), two.len()));
     assert_eq!(zoo.find("ORG/A", None).unwrap().name(), "org/a");
     let (models, remarks) = listed(&zoo);
-    assert_eq!(models, ["huggingface://org/a:main", "huggingface://org/a:refs/pr/1"]);
+    assert_eq!(models, ["huggingface://org/a:main", "huggingface://org/a@refs/pr/1"]);
     assert!(remarks.is_empty(), "{remarks:?}");
 }
 
@@ -568,7 +568,7 @@ fn folders_that_cannot_be_read_are_remarks() {
     write_with_folders(&stores.hub(), b"a file in the cache's place");
     let closed = stores.lm_studio().join("maker");
     create_dir_all(closed.join("a")).unwrap();
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let (models, remarks) = listed(&stores.zoo());
     let is_closed = fs::read_dir(&closed).is_err();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
@@ -610,6 +610,52 @@ fn our_own_store_keeps_what_is_added() {
     zoo.remove("pml://model-Q8_0", None).unwrap();
     assert!(file.exists() && listed(&zoo).0.is_empty());
     refused(zoo.remove("model-Q8_0", None), Status::NotFound, &["model-Q8_0"]);
+}
+
+#[test]
+fn a_model_of_our_own_may_have_two_names() {
+    let stores = Stores::new();
+    let file = stores.path("model.gguf");
+    write(&file, small(1)).unwrap();
+    let zoo = stores.zoo();
+    let first = zoo.add(&file, &copied("first", "1"), &silent).unwrap();
+    zoo.add(first.path(), &add("second", "1"), &silent).unwrap();
+    zoo.remove("first", None).unwrap();
+    let second = zoo.find("second", None).unwrap();
+    is_same(&second, &file);
+    assert_eq!(zoo.held_bytes().unwrap(), small(1).len() as u64);
+    // What was cut is made whole when it is added again.
+    write(second.path(), b"x").unwrap();
+    refused(zoo.find("second", None), Status::Truncated, &["model.gguf"]);
+    zoo.add(&file, &copied("third", "1"), &silent).unwrap();
+    is_same(&zoo.find("second", None).unwrap(), &file);
+}
+
+#[test]
+fn a_copy_may_be_read_by_no_more_than_its_file() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let stores = Stores::new();
+    let file = stores.path("model.gguf");
+    write(&file, small(1)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    let model = stores.zoo().add(&file, &copied("a", "1"), &silent).unwrap();
+    let mode = fs::metadata(model.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777 & !0o640, 0, "{mode:o}");
+}
+
+#[test]
+fn a_format_is_what_the_store_says() {
+    let stores = Stores::new();
+    let outside = stores.path("outside.json");
+    write(&outside, r#"{"model_type":"secret"}"#).unwrap();
+    // Ollama's are GGUF: what would have files read beside it is refused by its first bytes.
+    stores.add_to_ollama("llama3", "8b", &small_safetensors("a"));
+    symlink(&outside, stores.ollama().join("blobs/config.json")).unwrap();
+    let model = stores.zoo().find("llama3", None).unwrap();
+    refused(model.info(), Status::Unsupported, &["a safetensors file", "a GGUF file"]);
+    let wanted = Options { format: Some(pml::format::Format::Safetensors), ..Options::default() };
+    refused(model.open(wanted), Status::Unsupported, &["ollama://llama3:8b: found a GGUF model"]);
 }
 
 #[test]

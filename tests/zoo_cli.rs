@@ -126,6 +126,8 @@ fn every_command_takes_a_name() {
         );
         let loaded = scene.json(&["load", name, "--budget", "1MiB", "--unload", "lru", "--device", "cpu"]);
         assert!(loaded["peak_charged_bytes"].as_u64().unwrap() <= 1 << 20, "{loaded}");
+        let told = scene.pml(&["load", name, "--verbose", "--device", "cpu"]);
+        assert_eq!(String::from_utf8(told.stderr).unwrap().matches("blk.").count(), 4);
         assert!(scene.json(&["plan", name, "--memory", "1GiB", "--device", "cpu"])["candidates"].is_array());
         assert!(scene.json(&["demo", name, "--device", "cpu"])["budget_bytes"].is_u64());
         scene.succeed(&["convert", name, out, "--dtype", "q8_0"]);

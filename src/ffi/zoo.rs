@@ -1,13 +1,12 @@
 //! The stores of models that people have: listing, finding, and the keeping of our own.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::path::PathBuf;
 
 use super::model::path_argument;
 use super::structs::{self, Growable};
 use super::{guard, guard_value, handle, null, output, pml_model_t, pml_status_t, text};
 use crate::error::{Error, Result};
-use crate::io::os;
 use crate::zoo::{AddOptions, Models, Zoo, ZooOptions};
 
 /// Copy the files into our own store; else its manifest names them where they are: a flag of pml_zoo_add.
@@ -31,7 +30,7 @@ pub struct pml_models_t {
 pub struct pml_zoo_options_t {
     /// sizeof(pml_zoo_options_t).
     pub struct_size: usize,
-    /// Our own store: manifests, and what was copied in. NULL: $PML_ZOO, else $XDG_DATA_HOME/pml/zoo, else ~/.local/share/pml/zoo.
+    /// Our own store: manifests, and what was copied in. NULL or "": $PML_ZOO, else $XDG_DATA_HOME/pml/zoo, else ~/.local/share/pml/zoo.
     pub path: *const c_char,
     /// The Hugging Face Hub's cache. NULL: $HF_HUB_CACHE, $HUGGINGFACE_HUB_CACHE, $HF_HOME/hub, $XDG_CACHE_HOME/huggingface/hub, or
     /// ~/.cache/huggingface/hub. "": it is not looked at.
@@ -88,9 +87,7 @@ pub unsafe extern "C" fn pml_zoo_open(options: *const pml_zoo_options_t, out: *m
         let (given, all_known) = unsafe { structs::read(options, "options") }?;
         all_known?;
         // SAFETY: the caller's promise, for all of them.
-        let place = |path: *const c_char| -> Option<PathBuf> {
-            (!path.is_null()).then(|| os::path_from_c(unsafe { CStr::from_ptr(path) }).to_owned())
-        };
+        let place = |path: *const c_char| unsafe { path_argument(path) }.map(PathBuf::from);
         let zoo = Zoo::new(ZooOptions {
             path: place(given.path).filter(|path| !path.as_os_str().is_empty()),
             huggingface: place(given.huggingface_path),

@@ -24,6 +24,12 @@ pub fn digest_of(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<(String
 pub fn copy(path: &Path, to: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<(String, u64)> {
     let failed = |error: std::io::Error| Error::from_io(&path_text(to), "write", &error);
     let mut copy = File::create_new(to).map_err(failed)?;
+    // Nobody may read the copy who may not read the file.
+    let mode = |file: &File| os::identity(file).map(|identity| identity.mode);
+    let original = os::open(path).and_then(|file| mode(&file));
+    let original = original.map_err(|error| Error::from_io(&path_text(path), "open", &error))?;
+    let permissions = os::permissions_of_copy([original, mode(&copy).map_err(failed)?].into_iter());
+    copy.set_permissions(permissions).map_err(failed)?;
     let copied = read_through(path, progress, |piece| copy.write_all(piece).map_err(failed))?;
     copy.sync_all().map_err(failed)?;
     Ok(copied)

@@ -113,7 +113,9 @@ fn refs(root: &Root, folder: &Path) -> Result<BTreeMap<String, Vec<String>>> {
         }
     }
     // Branches and tags before pull requests, and what is meant by default first of all.
-    commits.values_mut().for_each(|names| names.sort_by_key(|name| (name != MAIN, name.contains('/'), name.clone())));
+    for names in commits.values_mut() {
+        names.sort_by_key(|name| (name != MAIN, name.contains('/'), name.clone()));
+    }
     Ok(commits)
 }
 
@@ -175,7 +177,7 @@ fn entry(root: &Root, folder: &Path, name: &str, revision: &Revision, one: Weigh
         }
         (error, _) => error,
     });
-    let content = files.map(|files| Content::of_store(root, one.path, files));
+    let content = files.map(|files| Content::of_store(root, one.format, one.path, files));
     Entry { name: name.to_owned(), aliases: Vec::new(), version, labels, is_default, is_other: false, content }
 }
 

@@ -17,7 +17,7 @@ const CONTEXT_KEYS: [&str; 6] = [
 ];
 /// The text beside safetensors that says which tokenizer they have. Longer ones hold whole vocabularies.
 const TOKENIZER_SETTINGS: &str = "tokenizer_config.json";
-const MAX_SETTINGS_BYTES: usize = 16 << 20;
+const MAX_SETTINGS_BYTES: u64 = 16 << 20;
 
 /// What a model's headers say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,13 +92,11 @@ fn first_number(metadata: &Metadata) -> Result<Option<u64>> {
     Ok(None)
 }
 
-/// The class that tokenizer_config.json names; without one, that there is a tokenizer is all that is known.
+/// The class that tokenizer_config.json names.
 fn tokenizer_class(metadata: &Metadata) -> Result<Option<String>> {
-    let settings = metadata.get(TOKENIZER_SETTINGS)?;
-    let Some(bytes) = settings.as_ref().and_then(|value| value.as_bytes()) else { return Ok(None) };
-    if bytes.len() > MAX_SETTINGS_BYTES {
-        return Ok(None);
-    }
-    let settings: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let node = metadata.find(TOKENIZER_SETTINGS).and_then(|index| metadata.node(index));
+    let Some(node) = node.filter(|node| node.count <= MAX_SETTINGS_BYTES) else { return Ok(None) };
+    let value = metadata.value(node)?;
+    let settings: serde_json::Value = serde_json::from_slice(value.as_bytes().unwrap_or_default()).unwrap_or_default();
     Ok(settings["tokenizer_class"].as_str().map(str::to_owned))
 }

@@ -71,6 +71,6 @@ fn entry(root: &Root, name: &str, one: Weights, is_only: bool) -> Entry {
         aliases.extend(one.labels.iter().rev().nth(1).cloned());
     }
     let version = one.labels.first().cloned().unwrap_or_default();
-    let content = one.files.map(|files| Content::of_store(root, one.path, files));
+    let content = one.files.map(|files| Content::of_store(root, one.format, one.path, files));
     Entry { name: name.to_owned(), aliases, version, labels: one.labels, is_default: is_only, is_other: false, content }
 }

@@ -84,7 +84,7 @@ pub struct ZooOptions {
 
 /// The stores, as they are whenever they are asked. Any thread may use it.
 pub struct Zoo {
-    own: Own,
+    own: Option<Own>,
     stores: Vec<Box<dyn Store>>,
 }
 
@@ -108,19 +108,20 @@ impl Zoo {
     /// The stores in these places. Looks at nothing yet; places that are not there hold nothing.
     pub fn new(options: ZooOptions) -> Zoo {
         let is_private = options.path.is_none();
-        let folder = options.path.or_else(places::own).unwrap_or_else(|| PathBuf::from(".pml-zoo"));
-        let own = Own::new(folder, is_private, options.limit);
+        let folder = options.path.or_else(places::own);
+        let own = folder.map(|folder| Own::new(folder, is_private, options.limit));
         let given = |place: Option<PathBuf>, otherwise: fn() -> Vec<PathBuf>| match place {
             None => otherwise(),
             Some(place) if place.as_os_str().is_empty() => Vec::new(),
             Some(place) => vec![place],
         };
-        let stores: Vec<Box<dyn Store>> = vec![
-            Box::new(own.clone()),
+        let mut stores: Vec<Box<dyn Store>> = own.iter().map(|own| Box::new(own.clone()) as Box<dyn Store>).collect();
+        let others: [Box<dyn Store>; 3] = [
             Box::new(HuggingFace::new(given(options.huggingface, places::huggingface))),
             Box::new(Ollama::new(given(options.ollama, places::ollama))),
             Box::new(LmStudio::new(given(options.lm_studio, places::lm_studio))),
         ];
+        stores.extend(others);
         Zoo { own, stores }
     }
 
@@ -187,7 +188,7 @@ impl Zoo {
     /// leaves beside what is pinned; `TimedOut` where another process has the store locked for half a minute; those of
     /// [`Loader::open`](crate::Loader::open); what befell the writing.
     pub fn add(&self, path: &Path, options: &AddOptions, progress: &(dyn Fn(u64) + Sync)) -> Result<Model> {
-        self.own.add(path, options, progress)
+        self.own()?.add(path, options, progress)
     }
 
     /// Removes a model from our own store: its manifest, and what was copied in. Files that were added where they are stay, and
@@ -197,7 +198,7 @@ impl Zoo {
     /// `NotFound`; `Unsupported` for another program's model; those of writing.
     pub fn remove(&self, name: &str, version: Option<&str>) -> Result<()> {
         let (name, version) = self.own_name(name, version)?;
-        self.own.remove(&name, &version)
+        self.own()?.remove(&name, &version)
     }
 
     /// Has our own store keep a model whatever its limit, or lets it go again.
@@ -206,12 +207,20 @@ impl Zoo {
     /// As [`remove`](Zoo::remove).
     pub fn pin(&self, name: &str, version: Option<&str>, is_pinned: bool) -> Result<()> {
         let (name, version) = self.own_name(name, version)?;
-        self.own.pin(&name, &version, is_pinned)
+        self.own()?.pin(&name, &version, is_pinned)
     }
 
     /// Bytes that our own store holds of what was copied in.
     pub fn held_bytes(&self) -> Result<u64> {
-        self.own.held_bytes()
+        self.own()?.held_bytes()
+    }
+
+    fn own(&self) -> Result<&Own> {
+        self.own.as_ref().ok_or_else(|| Error::Unsupported {
+            subject: "our own store".to_owned(),
+            found: "no folder for it: neither PML_ZOO nor XDG_DATA_HOME nor a home".to_owned(),
+            expected: "one of them, or a path that is given".to_owned(),
+        })
     }
 
     /// The name and version of a model of our own, whole or not.
@@ -242,12 +251,13 @@ impl Zoo {
     /// What each store has, or the one that is meant.
     fn scans(&self, only: Option<&str>) -> Vec<(&'static str, Scan)> {
         let stores = self.stores.iter().filter(|store| only.is_none_or(|only| store.name() == only));
-        let scan = |store: &Box<dyn Store>| {
+        let mut scans = Vec::new();
+        for store in stores {
             let mut scan = Scan::default();
             store.scan(&mut scan);
-            (store.name(), scan)
-        };
-        stores.map(scan).collect()
+            scans.push((store.name(), scan));
+        }
+        scans
     }
 
     /// The error for a name that no model has: where was looked, and what is near.

@@ -8,8 +8,8 @@ use super::digest::digest_of;
 use super::info::ModelInfo;
 use super::root::Root;
 use crate::error::{Error, Result, path_text};
-use crate::format;
-use crate::io::Mode;
+use crate::format::{self, Format};
+use crate::io::{Mode, os};
 use crate::loader::{Loader, Options};
 
 /// A file of a model.
@@ -30,6 +30,8 @@ pub struct Content {
     pub path: PathBuf,
     /// Its files.
     pub files: Vec<ModelFile>,
+    /// The format that it has by its store's word; `None` where that says nothing.
+    pub format: Option<Format>,
     /// The folder that nothing may lead out of; `None` where the user has named the files.
     pub root: Option<Root>,
     /// Whether our own store keeps it whatever its limit.
@@ -40,8 +42,8 @@ pub struct Content {
 
 impl Content {
     /// What another program's store has.
-    pub fn of_store(root: &Root, path: PathBuf, files: Vec<ModelFile>) -> Content {
-        Content { path, files, root: Some(root.clone()), is_pinned: false, manifest: None }
+    pub fn of_store(root: &Root, format: Format, path: PathBuf, files: Vec<ModelFile>) -> Content {
+        Content { path, files, format: Some(format), root: Some(root.clone()), is_pinned: false, manifest: None }
     }
 }
 
@@ -159,9 +161,18 @@ impl Model {
         Ok(loader)
     }
 
-    fn open_headers(&self, mode: Mode, format: Option<format::Format>) -> Result<format::Model> {
+    fn open_headers(&self, mode: Mode, wanted: Option<Format>) -> Result<format::Model> {
         self.check()?;
-        let opened = format::open(self.path(), mode, format)?;
+        let known = self.known.content.format;
+        if let (Some(known), Some(wanted)) = (known, wanted.filter(|wanted| Some(*wanted) != known)) {
+            return Err(Error::Unsupported {
+                subject: self.reference(),
+                found: format!("a {} model", known.title()),
+                expected: format!("a {} model", wanted.title()),
+            });
+        }
+        // Another format than the store says could have other files read beside it.
+        let opened = format::open(self.path(), mode, known.or(wanted))?;
         if let Some(root) = &self.known.content.root {
             let folder = PathBuf::from(path_text(root.path()));
             for source in &opened.sources {
@@ -185,8 +196,8 @@ impl Model {
             check_size(file, found)?;
         }
         match root {
-            Some(root) => check_beside(root, path),
-            None => Ok(()),
+            Some(root) if self.known.content.format != Some(Format::Gguf) => check_beside(root, path),
+            _ => Ok(()),
         }
     }
 
@@ -225,8 +236,7 @@ impl Model {
             if !one.digest.is_empty() && !two.digest.is_empty() {
                 return one.digest == two.digest;
             }
-            one.bytes == two.bytes
-                && one.path.canonicalize().is_ok_and(|real| two.path.canonicalize().is_ok_and(|other| real == other))
+            one.bytes == two.bytes && place_of(one).is_some_and(|place| place_of(two) == Some(place))
         };
         let (mine, others) = (self.files(), other.files());
         mine.len() == others.len() && mine.iter().all(|one| others.iter().any(|two| is_same(one, two)))
@@ -238,8 +248,16 @@ pub fn reference(store: &str, name: &str, version: &str) -> String {
     match (store, version) {
         (super::path::NAME, _) => name.to_owned(),
         (_, "") => format!("{store}://{name}"),
+        // What has slashes or two words is no tag.
+        _ if version.contains(['/', ':']) => format!("{store}://{name}@{version}"),
         _ => format!("{store}://{name}:{version}"),
     }
+}
+
+/// What tells a file from all others, by whatever name it goes.
+fn place_of(file: &ModelFile) -> Option<(u64, u64)> {
+    let identity = os::open(&file.path).and_then(|file| os::identity(&file)).ok()?;
+    Some((identity.device, identity.inode))
 }
 
 fn bytes_of(path: &Path) -> Result<u64> {
@@ -261,12 +279,7 @@ pub fn check_size(file: &ModelFile, found: u64) -> Result<()> {
 
 /// Of a folder of safetensors any file may be read: an index names them. Links to nothing are the loader's to tell of.
 fn check_beside(root: &Root, path: &Path) -> Result<()> {
-    let is_folder = path.is_dir();
-    let is_text_or_shard = |name: &str| [".json", ".safetensors"].iter().any(|end| name.ends_with(end));
-    if !is_folder && !path.file_name().is_some_and(|name| is_text_or_shard(&name.to_string_lossy())) {
-        return Ok(());
-    }
-    let folder = if is_folder { path } else { path.parent().unwrap_or(path) };
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
     for child in root.list(folder)?.into_iter().filter(|child| !child.is_folder()) {
         match root.resolve(&folder.join(child.name)) {
             Ok(_) | Err(Error::NotFound { .. }) => {}

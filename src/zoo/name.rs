@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn names_fall_into_their_parts() {
-        let cases: [(&str, Option<&str>, Option<&str>, &str, &[&str]); 8] = [
+        type Case = (&'static str, Option<&'static str>, Option<&'static str>, &'static str, &'static [&'static str]);
+        let cases: [Case; 8] = [
             ("llama3", None, None, "llama3", &[]),
             ("llama3:8b", None, None, "llama3", &["8b"]),
             ("org/name@refs/pr/1", None, None, "org/name", &["refs/pr/1"]),
@@ -169,7 +170,7 @@ mod tests {
         let aliases = ["library/qwen".to_owned()];
         let names = ["llama3", "llama2", "org/llama3", "mistral", "llama3-instruct"].map(|name| (name, &[][..]));
         let names = || names.into_iter().chain([("other", &aliases[..])]);
-        assert_eq!(near(names(), "lama3"), ["llama3", "org/llama3", "llama2"]);
+        assert_eq!(near(names(), "lama3"), ["llama3", "org/llama3", "llama2", "llama3-instruct"]);
         assert_eq!(near(names(), "instruct"), ["llama3-instruct"]);
         assert_eq!(near(names(), "Qwen2"), ["other"]);
         assert!(near(names(), "gemma").is_empty());

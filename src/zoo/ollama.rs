@@ -19,6 +19,7 @@ use super::name;
 use super::root::Root;
 use super::store::{Entry, Scan, Store};
 use crate::error::{Error, Result, path_text, quoted};
+use crate::format::Format;
 
 /// The host that is meant where none is named (`DefaultRegistry`), the namespace, and the tag.
 const HOST: &str = "registry.ollama.ai";
@@ -127,7 +128,7 @@ fn content(root: &Root, manifest: &Path) -> Result<Content> {
     let file = ModelFile { path: path.clone(), bytes, digest: from_digits(digits) };
     let found = root.file(&path).map_err(|error| missing_blob(error, &path))?;
     check_size(&file, found.bytes)?;
-    Ok(Content::of_store(root, path, vec![file]))
+    Ok(Content::of_store(root, Format::Gguf, path, vec![file]))
 }
 
 /// Says of a blob that is not there whether it is on its way.

@@ -19,8 +19,14 @@ pub fn model(path: &Path) -> Result<Model> {
         bytes: source.size(),
         digest: String::new(),
     });
-    let content =
-        Content { path: path.to_owned(), files: files.collect(), root: None, is_pinned: false, manifest: None };
+    let content = Content {
+        path: path.to_owned(),
+        files: files.collect(),
+        format: None,
+        root: None,
+        is_pinned: false,
+        manifest: None,
+    };
     let info = ModelInfo::read(&opened)?;
     Ok(Model::new(NAME, path_text(path), String::new(), content).with_info(info))
 }

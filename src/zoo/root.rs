@@ -2,7 +2,7 @@
 
 use std::fs::{File, FileType};
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result, path_text, quoted};
 use crate::io::os::{self, FileKind};
@@ -64,8 +64,23 @@ impl Root {
     /// # Errors
     /// `NotFound`, also for a link to nothing; `Malformed` where a link leads out of the folder.
     pub fn resolve(&self, path: &Path) -> Result<PathBuf> {
+        if self.has_no_link(path) {
+            return Ok(path.to_owned());
+        }
         let real = path.canonicalize().map_err(|error| broken(path, &error))?;
         if self.contains(&real) { Ok(real) } else { Err(self.outside(path, &real)) }
+    }
+
+    /// Whether all that lies between the folder and something in it is there, and no link: most of what is listed, and quicker to
+    /// tell than where a path leads from the root of the file system on.
+    fn has_no_link(&self, path: &Path) -> bool {
+        let Ok(rest) = path.strip_prefix(&self.real) else { return false };
+        let mut reached = self.real.clone();
+        rest.components().all(|part| {
+            reached.push(part);
+            let is_plain = |metadata: std::fs::Metadata| !metadata.is_symlink();
+            matches!(part, Component::Normal(_)) && reached.symlink_metadata().is_ok_and(is_plain)
+        })
     }
 
     /// A regular file in it, by what the file system says without opening it.

@@ -79,6 +79,8 @@ pub struct Weights {
     pub name: String,
     /// The words for it: how it is quantised, and its file's name without the ending.
     pub labels: Vec<String>,
+    /// What its name says that it is.
+    pub format: Format,
     /// What is opened.
     pub path: PathBuf,
     /// Its files, or what is wrong with them.
@@ -126,7 +128,7 @@ fn weights(root: &Root, folder: &Path, prefix: &str, format: Format, name: &str,
     let words = [stem.to_owned(), format.name().to_owned()];
     // Files of safetensors are all named alike.
     labels.extend(if format == Format::Gguf { words } else { [words[1].clone(), words[0].clone()] });
-    Weights { name: format!("{prefix}{name}"), labels, path: folder.join(name), files }
+    Weights { name: format!("{prefix}{name}"), labels, format, path: folder.join(name), files }
 }
 
 /// A file, with its digest where the store has given it that as its name.

@@ -140,5 +140,6 @@ pub fn write_with_folders(path: &Path, content: &[u8]) {
 }
 
 pub fn digest(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = Sha256::digest(content).into_iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    digits.map(|digit| char::from_digit(digit.into(), 16).unwrap()).collect()
 }

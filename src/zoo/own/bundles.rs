@@ -3,8 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-
-use tempfile::TempDir;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Used;
 use super::lock::Lock;
@@ -28,10 +27,10 @@ pub fn folder(store: &Path) -> PathBuf {
 }
 
 /// The files that a model is made of, the one that is opened first: those with tensors, an index, and what stands beside them.
-pub fn files_of(path: &Path, sources: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub fn files_of(path: &Path, sources: &[PathBuf], format: Format) -> Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = sources.to_vec();
     let first = sources.first().cloned().unwrap_or_else(|| path.to_owned());
-    if !first.extension().is_some_and(|end| end == "safetensors") {
+    if format == Format::Gguf {
         return Ok(files);
     }
     let beside = first.parent().unwrap_or(Path::new(""));
@@ -67,33 +66,41 @@ fn index_of(path: &Path, beside: &Path, sources: &[PathBuf]) -> Result<PathBuf> 
 
 /// Files that were copied, and that no manifest names yet. They go unless they are published.
 pub struct Copied {
-    folder: TempDir,
+    folder: PathBuf,
     /// Locked, so that it is known that its process lives.
     _locked: File,
     files: Vec<(String, u64, String)>,
 }
 
+impl Drop for Copied {
+    fn drop(&mut self) {
+        // Where they were published it is not there any more.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
 /// Copies files into the store.
-pub fn copy(store: &Path, files: &[PathBuf], progress: &(dyn Fn(u64) + Sync)) -> Result<Copied> {
-    let into = folder(store);
-    let failed = |error: std::io::Error| Error::from_io(&path_text(&into), "create", &error);
-    let (made, locked) = {
-        // Whoever sweeps holds the lock too, and so meets it locked.
-        let _lock = Lock::take(store)?;
-        let made = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).suffix(TEMPORARY_SUFFIX).tempdir_in(&into);
-        let made = made.map_err(failed)?;
-        let locked = os::open(made.path()).map_err(failed)?;
-        let taken: Result<(), std::io::Error> = locked.try_lock().map_err(Into::into);
-        taken.map_err(failed)?;
-        (made, locked)
-    };
-    let mut copied = Copied { folder: made, _locked: locked, files: Vec::new() };
+pub fn copy(root: &Root, files: &[PathBuf], progress: &(dyn Fn(u64) + Sync)) -> Result<Copied> {
+    let mut copied = begin(root)?;
     for file in files {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let (digest, bytes) = copy_file(file, &copied.folder.path().join(&name), progress)?;
+        let (digest, bytes) = copy_file(file, &copied.folder.join(&name), progress)?;
         copied.files.push((name, bytes, digest));
     }
     Ok(copied)
+}
+
+/// A new folder to copy into, which allows what the process' umask does.
+fn begin(root: &Root) -> Result<Copied> {
+    // Whoever sweeps holds the lock too, and so meets it locked.
+    let _lock = Lock::take(root.path())?;
+    let number = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let name = format!("{TEMPORARY_PREFIX}{}-{number}{TEMPORARY_SUFFIX}", std::process::id());
+    let path = folder(root.path()).join(name);
+    let failed = |error: std::io::Error| Error::from_io(&path_text(&path), "create", &error);
+    std::fs::create_dir(&path).map_err(failed)?;
+    let locked = os::open(&path).and_then(|folder| folder.try_lock().map(|()| folder).map_err(Into::into));
+    Ok(Copied { _locked: locked.map_err(failed)?, folder: path, files: Vec::new() })
 }
 
 impl Copied {
@@ -102,16 +109,28 @@ impl Copied {
         self.files.iter().map(|(_, bytes, _)| bytes).sum()
     }
 
+    /// Whether a folder has these files already, none of them cut.
+    fn is_in(&self, folder: &Path) -> bool {
+        let is_there = |(name, bytes, _): &(String, u64, String)| {
+            std::fs::symlink_metadata(folder.join(name)).is_ok_and(|found| found.is_file() && found.len() == *bytes)
+        };
+        self.files.iter().all(is_there)
+    }
+
     /// Gives the folder its name; what is opened, and all files, from the store's folder on. Whoever calls holds the lock.
-    pub fn publish(self, store: &Path) -> Result<(String, Vec<ModelFile>)> {
+    pub fn publish(self, root: &Root) -> Result<(String, Vec<ModelFile>)> {
         let lines: Vec<String> = self.files.iter().map(|(name, _, digest)| format!("{digest} {name}\n")).collect();
         let digest = digest_of_text(&lines.concat());
         let name = format!("{PREFIX}{}", digits(&digest).unwrap_or_default());
-        let target = folder(store).join(&name);
-        if !target.exists() {
-            std::fs::rename(self.folder.path(), &target)
-                .map_err(|error| Error::from_io(&path_text(&target), "create", &error))?;
-            let _ = os::open(&folder(store)).and_then(|folder| folder.sync_all());
+        let target = folder(root.path()).join(&name);
+        if !self.is_in(&target) {
+            let failed = |error: std::io::Error| Error::from_io(&path_text(&target), "create", &error);
+            match std::fs::remove_dir_all(&target) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => std::fs::rename(&self.folder, &target).map_err(failed)?,
+            }
+            // Where the system cannot, a power cut may take the copy along.
+            let _ = os::open(&folder(root.path())).and_then(|folder| folder.sync_all());
         }
         let mut files = Vec::new();
         for (file, bytes, digest) in &self.files {
@@ -149,10 +168,10 @@ impl Held {
 }
 
 /// Every folder of copied files that a manifest names. Manifests that cannot be read are passed over.
-pub fn held(store: &Path) -> Result<Vec<Held>> {
+pub fn held(root: &Root) -> Result<Vec<Held>> {
     let mut found: Vec<Held> = Vec::new();
-    for place in manifest::places(store)? {
-        let Ok(Some(manifest)) = place.read() else { continue };
+    for place in manifest::places(root)? {
+        let Ok(Some(manifest)) = place.read(root) else { continue };
         let Some(name) = bundle_of(&manifest) else { continue };
         let used = place.used();
         let bytes = manifest.files.iter().map(|(_, bytes, _)| bytes).sum();
@@ -180,14 +199,13 @@ fn is_bundle(name: &str) -> bool {
 }
 
 /// Removes copied files that no manifest names, and what processes that are no more have left. Whoever calls holds the lock.
-pub fn sweep(store: &Path) -> Result<()> {
-    let Some(root) = Root::open(store)? else { return Ok(()) };
+pub fn sweep(root: &Root) -> Result<()> {
     for child in root.list(&manifest::folder(root.path()))?.iter().filter(|child| is_temporary(&child.name)) {
         // They are written by those who hold the lock.
         let _ = std::fs::remove_file(manifest::folder(root.path()).join(&child.name));
     }
-    let places = manifest::places(store)?;
-    let manifests: Result<Vec<Option<Manifest>>> = places.iter().map(Place::read).collect();
+    let places = manifest::places(root)?;
+    let manifests: Result<Vec<Option<Manifest>>> = places.iter().map(|place| place.read(root)).collect();
     // Where one cannot be read, nobody knows what it names.
     let named: Option<Vec<String>> =
         manifests.ok().map(|manifests| manifests.iter().flatten().filter_map(bundle_of).collect());

@@ -80,10 +80,9 @@ fn is_word(text: &str) -> bool {
 }
 
 /// The place of every manifest, by their names.
-pub fn places(store: &Path) -> Result<Vec<Place>> {
-    let Some(root) = Root::open(store)? else { return Ok(Vec::new()) };
+pub fn places(root: &Root) -> Result<Vec<Place>> {
     let children = root.list(&folder(root.path()))?;
-    Ok(children.iter().filter_map(|child| Place::of_file(store, &child.name)).collect())
+    Ok(children.iter().filter_map(|child| Place::of_file(root.path(), &child.name)).collect())
 }
 
 impl Place {
@@ -127,10 +126,7 @@ impl Place {
     }
 
     /// The manifest, if there is one.
-    pub fn read(&self) -> Result<Option<Manifest>> {
-        // Its own folder is where it must be, whatever it is a link to.
-        let store = self.path.parent().and_then(Path::parent).unwrap_or(Path::new("."));
-        let Some(root) = Root::open(store)? else { return Ok(None) };
+    pub fn read(&self, root: &Root) -> Result<Option<Manifest>> {
         let text = match root.read(&self.path, MAX_MANIFEST_BYTES) {
             Err(Error::NotFound { .. }) if self.path.symlink_metadata().is_err() => return Ok(None),
             text => text?,
@@ -170,9 +166,10 @@ impl Place {
     }
 
     /// Puts a manifest there, in the place of one that is there already. Whoever calls holds the lock.
-    pub fn write(&self, store: &Path, manifest: &Manifest) -> Result<()> {
+    pub fn write(&self, root: &Root, manifest: &Manifest) -> Result<()> {
         let failed = |error: std::io::Error| Error::from_io(&path_text(&self.path), "write", &error);
-        let mut file = temporary_in(&folder(store), TEMPORARY_PREFIX, os::new_file_permissions()).map_err(failed)?;
+        let mut file =
+            temporary_in(&folder(root.path()), TEMPORARY_PREFIX, os::new_file_permissions()).map_err(failed)?;
         let text = format!("{:#}\n", manifest.to_json());
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         file.persist(&self.path).map_err(|error| failed(error.error))?;
@@ -231,15 +228,15 @@ impl Manifest {
     }
 
     /// What it describes. Relative paths lead into the store and nowhere else.
-    pub fn content(&self, store: &Path, place: &Place) -> Result<Content> {
-        let root = if self.is_inside() { Root::open(store)? } else { None };
+    pub fn content(&self, root: &Root, place: &Place) -> Result<Content> {
+        let root = self.is_inside().then_some(root);
         let real = |text: &str| {
             let path = Path::new(text);
             if Path::new(text).is_absolute() != root.is_none() {
                 let expected = "all absolute, or all from the store's folder on";
                 return Err(Error::malformed(&path_text(&place.path), "paths", quoted(text), expected));
             }
-            match &root {
+            match root {
                 Some(root) if path.components().all(|part| matches!(part, Component::Normal(_))) => {
                     Ok(root.path().join(path))
                 }
@@ -257,7 +254,8 @@ impl Manifest {
         Ok(Content {
             path: real(&self.path)?,
             files: files.collect::<Result<Vec<ModelFile>>>()?,
-            root: root.clone(),
+            format: None,
+            root: root.cloned(),
             is_pinned: self.is_pinned,
             manifest: Some(place.path.clone()),
         })

@@ -24,6 +24,7 @@ use super::digest::digest_of;
 use super::info::ModelInfo;
 use super::model::{Content, Model, ModelFile, check_size, reference};
 use super::path;
+use super::root::Root;
 use super::store::{Entry, Scan, Store};
 use crate::error::{Error, Result, path_text, quoted};
 use crate::format;
@@ -66,56 +67,64 @@ impl Own {
     /// Adds a model, in the place of one of the same name and version.
     pub fn add(&self, path: &Path, options: &AddOptions, progress: &(dyn Fn(u64) + Sync)) -> Result<Model> {
         let named = options.name.clone().map_or_else(|| default_name(path), Ok)?;
-        let place = Place::new(&self.folder, &named, options.version.as_deref().unwrap_or(LATEST))?;
+        let version = options.version.as_deref().unwrap_or(LATEST);
+        Place::new(&self.folder, &named, version)?;
         let opened = format::open(path, Mode::Read, None)?;
         let info = ModelInfo::read(&opened)?;
         let sources: Vec<PathBuf> = opened.sources.iter().map(|source| PathBuf::from(source.name())).collect();
         let bytes = opened.sources.iter().map(|source| source.size()).sum();
         drop(opened);
         path::as_text(path)?;
-        self.make_folders()?;
+        let root = self.make_folders()?;
+        let place = Place::new(root.path(), &named, version)?;
         let manifest = if options.copy {
-            let files = bundles::files_of(path, &sources)?;
-            self.copy_in(&place, &info, &files, bytes, options.pin, progress)?
+            let files = bundles::files_of(path, &sources, info.format)?;
+            self.copy_in(&root, &place, &info, (&files, bytes), options.pin, progress)?
         } else {
-            let files = sources.iter().map(|source| referred(source, progress)).collect::<Result<Vec<ModelFile>>>()?;
-            let target = absolute(path)?;
+            // What lies in the store already is named from its folder on, like all that was copied in.
+            let named = |path: PathBuf| path.strip_prefix(root.path()).map_or(path.clone(), Path::to_owned);
+            let mut files =
+                sources.iter().map(|source| referred(source, progress)).collect::<Result<Vec<ModelFile>>>()?;
+            for file in &mut files {
+                file.path = named(std::mem::take(&mut file.path));
+            }
+            let target = named(absolute(path)?);
             let manifest = Manifest::new(&place, &info, path::as_text(&target)?.to_owned(), files, options.pin);
-            let _lock = Lock::take(&self.folder)?;
-            place.write(&self.folder, &manifest)?;
-            bundles::sweep(&self.folder)?;
+            let _lock = Lock::take(root.path())?;
+            place.write(&root, &manifest)?;
+            bundles::sweep(&root)?;
             manifest
         };
-        let content = manifest.content(&self.folder, &place)?;
+        let content = manifest.content(&root, &place)?;
         Ok(Model::new(Own::NAME, place.name().to_owned(), place.version().to_owned(), content).with_info(info))
     }
 
     /// Copies files in, and makes room for them.
     fn copy_in(
         &self,
+        root: &Root,
         place: &Place,
         info: &ModelInfo,
-        files: &[PathBuf],
-        bytes: u64,
+        (files, bytes): (&[PathBuf], u64),
         pin: bool,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Manifest> {
-        self.check_room(place, bytes)?;
-        let copied = bundles::copy(&self.folder, files, progress)?;
-        let _lock = Lock::take(&self.folder)?;
-        self.check_room(place, copied.bytes())?;
-        let (opened, files) = copied.publish(&self.folder)?;
+        self.check_room(root, place, bytes)?;
+        let copied = bundles::copy(root, files, progress)?;
+        let _lock = Lock::take(root.path())?;
+        self.check_room(root, place, copied.bytes())?;
+        let (opened, files) = copied.publish(root)?;
         let manifest = Manifest::new(place, info, opened, files, pin);
-        place.write(&self.folder, &manifest)?;
-        bundles::sweep(&self.folder)?;
-        self.shrink(place)?;
+        place.write(root, &manifest)?;
+        bundles::sweep(root)?;
+        self.shrink(root, place)?;
         Ok(manifest)
     }
 
     /// Refuses what could not be kept beside what is pinned.
-    fn check_room(&self, place: &Place, bytes: u64) -> Result<()> {
+    fn check_room(&self, root: &Root, place: &Place, bytes: u64) -> Result<()> {
         let Some(limit) = self.limit else { return Ok(()) };
-        let pinned: u64 = bundles::held(&self.folder)?
+        let pinned: u64 = bundles::held(root)?
             .iter()
             .filter(|held| held.is_pinned && !held.is_only_of(place))
             .map(|held| held.bytes)
@@ -131,9 +140,9 @@ impl Own {
     }
 
     /// Removes models that were copied in and are not pinned, those used longest ago first, until the limit is kept.
-    fn shrink(&self, kept: &Place) -> Result<()> {
+    fn shrink(&self, root: &Root, kept: &Place) -> Result<()> {
         let Some(limit) = self.limit else { return Ok(()) };
-        let mut held = bundles::held(&self.folder)?;
+        let mut held = bundles::held(root)?;
         held.sort_by_key(|held| held.used);
         let mut total: u64 = held.iter().map(|held| held.bytes).sum();
         for bundle in held.iter().filter(|held| !held.is_pinned && !held.is_of(kept)) {
@@ -143,30 +152,24 @@ impl Own {
             bundle.places.iter().try_for_each(Place::remove)?;
             total -= bundle.bytes;
         }
-        bundles::sweep(&self.folder)
+        bundles::sweep(root)
     }
 
     /// Removes a model: its manifest, and what was copied in where no other has it. Files that were added where they are stay.
     pub fn remove(&self, name: &str, version: &str) -> Result<()> {
-        let place = Place::new(&self.folder, name, version)?;
-        if !self.folder.is_dir() {
-            return Err(place.absent());
-        }
-        let _lock = Lock::take(&self.folder)?;
+        let (root, place) = self.place(name, version)?;
+        let _lock = Lock::take(root.path())?;
         place.remove()?;
-        bundles::sweep(&self.folder)
+        bundles::sweep(&root)
     }
 
     /// Pins a model, or lets it go again.
     pub fn pin(&self, name: &str, version: &str, is_pinned: bool) -> Result<()> {
-        let place = Place::new(&self.folder, name, version)?;
-        if !self.folder.is_dir() {
-            return Err(place.absent());
-        }
-        let _lock = Lock::take(&self.folder)?;
+        let (root, place) = self.place(name, version)?;
+        let _lock = Lock::take(root.path())?;
         let used = place.used();
-        let manifest = place.read()?.ok_or_else(|| place.absent())?;
-        place.write(&self.folder, &Manifest { is_pinned, ..manifest })?;
+        let manifest = place.read(&root)?.ok_or_else(|| place.absent())?;
+        place.write(&root, &Manifest { is_pinned, ..manifest })?;
         // Pinning is no use of it.
         place.set_used(used);
         Ok(())
@@ -174,16 +177,29 @@ impl Own {
 
     /// Bytes of all that was copied in.
     pub fn held_bytes(&self) -> Result<u64> {
-        Ok(bundles::held(&self.folder)?.iter().map(|held| held.bytes).sum())
+        let root = Root::open(&self.folder)?;
+        let held = root.map_or(Ok(Vec::new()), |root| bundles::held(&root))?;
+        Ok(held.iter().map(|held| held.bytes).sum())
     }
 
-    fn make_folders(&self) -> Result<()> {
+    /// The store's folder, which has to be there, and the place of a manifest in it.
+    fn place(&self, name: &str, version: &str) -> Result<(Root, Place)> {
+        let root = Root::open(&self.folder)?;
+        let root = root.ok_or_else(|| {
+            Place::new(&self.folder, name, version).map_or_else(|error| error, |place| place.absent())
+        })?;
+        let place = Place::new(root.path(), name, version)?;
+        Ok((root, place))
+    }
+
+    fn make_folders(&self) -> Result<Root> {
         for folder in [self.folder.clone(), manifest::folder(&self.folder), bundles::folder(&self.folder)] {
             let made =
                 if self.is_private { os::create_private_folder(&folder) } else { std::fs::create_dir_all(&folder) };
             made.map_err(|error| Error::from_io(&path_text(&folder), "create", &error))?;
         }
-        Ok(())
+        let absent = || Error::from_io(&path_text(&self.folder), "open", &std::io::ErrorKind::NotFound.into());
+        Root::open(&self.folder)?.ok_or_else(absent)
     }
 }
 
@@ -197,9 +213,10 @@ impl Store for Own {
     }
 
     fn scan(&self, scan: &mut Scan) {
-        for place in scan.or_remark(manifest::places(&self.folder)) {
+        let Some(root) = scan.or_remark(Root::open(&self.folder)) else { return };
+        for place in scan.or_remark(manifest::places(&root)) {
             // One that is gone by now was removed meanwhile.
-            let Some(content) = content_of(&self.folder, &place).transpose() else { continue };
+            let Some(content) = content_of(&root, &place).transpose() else { continue };
             scan.entries.push(Entry {
                 name: place.name().to_owned(),
                 aliases: Vec::new(),
@@ -215,18 +232,18 @@ impl Store for Own {
 
 /// What a manifest says, if it is there, and its files are. Somebody may put another one in its place just now: then what
 /// counts is that one.
-fn content_of(folder: &Path, place: &Place) -> Result<Option<Content>> {
-    let mut before = place.read()?;
+fn content_of(root: &Root, place: &Place) -> Result<Option<Content>> {
+    let mut before = place.read(root)?;
     loop {
         let Some(manifest) = before else { return Ok(None) };
-        let found = manifest.content(folder, place).and_then(|content| {
+        let found = manifest.content(root, place).and_then(|content| {
             check_files(&content)?;
             Ok(content)
         });
         match found {
             Ok(content) => return Ok(Some(content)),
             Err(error) => {
-                let now = place.read()?;
+                let now = place.read(root)?;
                 if now.as_ref() == Some(&manifest) {
                     return Err(error);
                 }
