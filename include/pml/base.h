@@ -34,10 +34,6 @@
 #define PML_STREAM_LEGACY ((void *)1)
 #define PML_STREAM_PER_THREAD ((void *)2)
 
-/* A GPU's stream that waits for all others, and that of the calling thread, as CUDA and HIP number them. */
-#define PML_STREAM_LEGACY ((void *)1)
-#define PML_STREAM_PER_THREAD ((void *)2)
-
 /* Wait as long as it takes: a time-out in milliseconds. */
 #define PML_TIMEOUT_NEVER ((int64_t)-1)
 

@@ -17,6 +17,7 @@ use super::output::{Failure, Output, counted, plain};
 use super::progress::Progress;
 use crate::error::{Error, Result, path_text, quoted};
 use crate::loader::{Device, Loader, Options, Unload};
+use crate::zoo::hexadecimal;
 
 /// Each thread has one buffer of this size at most.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -228,12 +229,6 @@ fn json_pairs(text: &str) -> Pairs {
             .ok_or_else(|| format!("tensor {index}"))
     };
     tensors.iter().enumerate().map(pair).collect()
-}
-
-/// Bytes as text.
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
-    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 fn is_hash(text: &str) -> bool {

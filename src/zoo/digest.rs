@@ -64,8 +64,13 @@ pub fn digest_of_text(text: &str) -> String {
 }
 
 fn text_of(bytes: &[u8]) -> String {
+    format!("{PREFIX}{}", hexadecimal(bytes))
+}
+
+/// Bytes as digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
-    PREFIX.chars().chain(digits.filter_map(|digit| char::from_digit(digit.into(), 16))).collect()
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// The digits of a digest, where it is one.

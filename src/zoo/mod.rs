@@ -51,6 +51,8 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "cli")]
+pub(crate) use self::digest::hexadecimal;
 use self::huggingface::HuggingFace;
 pub use self::info::ModelInfo;
 use self::lm_studio::LmStudio;
