@@ -1,0 +1,82 @@
+using System;
+using System.Runtime.InteropServices;
+using System.Threading;
+
+namespace Pml.Native
+{
+    /// <summary>A handle of the library, freed once: when it was disposed or forgotten, and nobody borrows it any more.</summary>
+    internal abstract class PmlHandle : SafeHandle
+    {
+        private static long open;
+
+        protected PmlHandle(IntPtr value) : base(IntPtr.Zero, true)
+        {
+            SetHandle(value);
+            Interlocked.Increment(ref open);
+        }
+
+        /// <summary>How many handles are not freed yet, for tests.</summary>
+        internal static long Open => Interlocked.Read(ref open);
+
+        public override bool IsInvalid => handle == IntPtr.Zero;
+
+        /// <summary>Holds the handle for a call; another thread that disposes it meanwhile frees it after that.</summary>
+        internal Borrowed Borrow()
+        {
+            return new Borrowed(this);
+        }
+
+        protected sealed override bool ReleaseHandle()
+        {
+            Free(handle);
+            Interlocked.Decrement(ref open);
+            return true;
+        }
+
+        protected abstract void Free(IntPtr value);
+    }
+
+    /// <summary>A handle that stays until this is disposed.</summary>
+    internal struct Borrowed : IDisposable
+    {
+        private readonly PmlHandle owner;
+
+        internal Borrowed(PmlHandle owner)
+        {
+            bool held = false;
+            owner.DangerousAddRef(ref held);
+            this.owner = owner;
+        }
+
+        internal IntPtr Pointer => owner.DangerousGetHandle();
+
+        public void Dispose()
+        {
+            owner?.DangerousRelease();
+        }
+    }
+
+    internal sealed class LoaderHandle : PmlHandle
+    {
+        internal LoaderHandle(IntPtr value) : base(value) { }
+        protected override void Free(IntPtr value) => NativeMethods.pml_loader_free(value);
+    }
+
+    internal sealed class TensorHandle : PmlHandle
+    {
+        internal TensorHandle(IntPtr value) : base(value) { }
+        protected override void Free(IntPtr value) => NativeMethods.pml_tensor_free(value);
+    }
+
+    internal sealed class BudgetHandle : PmlHandle
+    {
+        internal BudgetHandle(IntPtr value) : base(value) { }
+        protected override void Free(IntPtr value) => NativeMethods.pml_budget_free(value);
+    }
+
+    internal sealed class RulesHandle : PmlHandle
+    {
+        internal RulesHandle(IntPtr value) : base(value) { }
+        protected override void Free(IntPtr value) => NativeMethods.pml_rules_free(value);
+    }
+}
