@@ -465,7 +465,7 @@ namespace Pml
         {
             lock (gate)
             {
-                if (parameters.TryGetValue(index, out LazyParameter known) && !known.Handle.IsClosed) return known;
+                if (parameters.TryGetValue(index, out LazyParameter known) && !known.Handle.IsDisposed) return known;
             }
             using (Borrowed loader = Opened().Borrow())
             {
@@ -485,7 +485,7 @@ namespace Pml
                     parameter.Dispose();
                     throw new ObjectDisposedException(nameof(ProgressiveModelLoader));
                 }
-                if (parameters.TryGetValue(parameter.Index, out LazyParameter known) && !known.Handle.IsClosed)
+                if (parameters.TryGetValue(parameter.Index, out LazyParameter known) && !known.Handle.IsDisposed)
                 {
                     parameter.Dispose();
                     return known;
@@ -501,7 +501,7 @@ namespace Pml
             lock (gate) kept = parameters.Values.Where(parameter => parameter.LayerIndex == layer).ToList();
             foreach (LazyParameter parameter in kept)
             {
-                if (!parameter.Handle.IsClosed) parameter.TryUnload();
+                if (!parameter.Handle.IsDisposed) parameter.TryUnload();
             }
             return NativeMethods.pml_loader_unload_layer(loader, (UIntPtr)(uint)layer);
         }

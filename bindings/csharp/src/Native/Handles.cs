@@ -9,6 +9,8 @@ namespace Pml.Native
     {
         private static long open;
 
+        private volatile bool isDisposed;
+
         protected PmlHandle(IntPtr value) : base(IntPtr.Zero, true)
         {
             SetHandle(value);
@@ -18,12 +20,22 @@ namespace Pml.Native
         /// <summary>How many handles are not freed yet, for tests.</summary>
         internal static long Open => Interlocked.Read(ref open);
 
+        /// <summary>Whether it was disposed, although somebody may borrow it still.</summary>
+        internal bool IsDisposed => isDisposed;
+
         public override bool IsInvalid => handle == IntPtr.Zero;
 
         /// <summary>Holds the handle for a call; another thread that disposes it meanwhile frees it after that.</summary>
         internal Borrowed Borrow()
         {
+            if (isDisposed) throw new ObjectDisposedException(GetType().Name);
             return new Borrowed(this);
+        }
+
+        protected override void Dispose(bool disposing)
+        {
+            isDisposed = true;
+            base.Dispose(disposing);
         }
 
         protected sealed override bool ReleaseHandle()

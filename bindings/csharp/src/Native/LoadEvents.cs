@@ -170,11 +170,10 @@ namespace Pml.Native
         /// <summary>Keeps the first exception for the call that waits, and ends the load.</summary>
         private void Fail(Exception exception)
         {
-            if (failure == null || hasSurfaced)
-            {
-                hasSurfaced = false;
-                failure = exception;
-            }
+            // Only the first one cancels: that is logged, and a log that throws would have it cancelled for ever.
+            if (failure != null && !hasSurfaced) return;
+            hasSurfaced = false;
+            failure = exception;
             if (loader.TryGetTarget(out ProgressiveModelLoader target)) target.CancelQuietly();
         }
     }
