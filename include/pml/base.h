@@ -80,5 +80,18 @@
     {                                                                                    \
         sizeof(pml_event_t), 0, 0, SIZE_MAX, SIZE_MAX, 0, 0, 0, 0, 0.0, 0, 0, NULL, 0    \
     }
+#define PML_ZOO_OPTIONS_INIT                                  \
+    {                                                         \
+        sizeof(pml_zoo_options_t), NULL, NULL, NULL, NULL, 0  \
+    }
+#define PML_MODEL_INFO_INIT                                                                                 \
+    {                                                                                                       \
+        sizeof(pml_model_info_t), NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, \
+            0, UINT32_MAX, 0, 0, 0                                                                          \
+    }
+#define PML_MODEL_FILE_INIT                           \
+    {                                                 \
+        sizeof(pml_model_file_t), NULL, 0, NULL, 0, 0 \
+    }
 
 #endif /* PML_BASE_H */

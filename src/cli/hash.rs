@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::arguments::{Io, Keeping, Types, parse_device};
+use super::named;
 use super::output::{Failure, Output, counted, plain};
 use super::progress::Progress;
 use crate::error::{Error, Result, path_text, quoted};
@@ -27,7 +28,8 @@ const MAX_THREADS: u64 = 256;
 /// loaded there, and what is hashed is read back from it. With --as what is hashed are the numbers in that type.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The model
+    /// The model: a file, its folder, or a name such as llama3:8b
+    #[arg(value_name = "MODEL")]
     file: PathBuf,
     /// Where the bytes go before they are hashed: cpu, auto, or a GPU such as cuda:0 or hip:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
@@ -63,7 +65,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
         unload: Unload::Lru,
         ..Options::default()
     };
-    let loader = Loader::open(&arguments.file, arguments.keeping.within(arguments.types.within(options)?))?;
+    let loader = named::open(&arguments.file, arguments.keeping.within(arguments.types.within(options)?))?;
     let hashes = hash_all(&loader, arguments.device, threads, !arguments.json)?;
     let names = loader.catalogue().tensors().iter().map(|tensor| tensor.name);
     let hashed: Vec<(&str, String)> = names.zip(hashes).collect();

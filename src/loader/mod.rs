@@ -35,7 +35,6 @@ use std::time::Duration;
 pub(crate) use self::core::Core;
 use self::core::Parts;
 use self::layers::Layers;
-#[cfg(feature = "cli")]
 pub(crate) use cache::hexadecimal;
 pub use cache::{Cache, CacheEntry, CacheUse};
 use events::Figures;
@@ -116,7 +115,8 @@ impl Loader {
         Loader::new(format::open_source(source, options.format)?, options)
     }
 
-    fn new(mut model: format::Model, mut options: Options) -> Result<Loader> {
+    /// A loader for a model whose headers were read.
+    pub(crate) fn new(mut model: format::Model, mut options: Options) -> Result<Loader> {
         options.check()?;
         seat::check(options.device)?;
         let keep: Option<Arc<dyn Any + Send + Sync>> = options.keep.take().map(Arc::from);
