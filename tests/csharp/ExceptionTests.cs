@@ -8,6 +8,7 @@ public static class ExceptionTests
 {
     public static void EachStatusHasAType()
     {
+        Expect.That(PmlLibrary.Version != null, "the library");
         MethodInfo of = typeof(PmlException).GetMethods(BindingFlags.NonPublic | BindingFlags.Static)
             .Single(method => method.Name == "Of" && method.GetParameters().Length == 3);
         foreach (PmlStatus status in Enum.GetValues(typeof(PmlStatus)))

@@ -261,6 +261,7 @@ public static class LoaderTests
     public static void DtypeAndCacheAreServed()
     {
         string cache = System.IO.Path.Combine(Models.Folder, "cache");
+        if (System.IO.Directory.Exists(cache)) System.IO.Directory.Delete(cache, true);
         System.IO.Directory.CreateDirectory(cache);
         ProgressiveLoadOptions options = new ProgressiveLoadOptions { Dtype = Dtype.F32, CachePath = cache, KeepOriginal = false };
         for (int time = 0; time < 2; time++)

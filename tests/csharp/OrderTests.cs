@@ -1,4 +1,5 @@
 using System;
+using System.Collections.Generic;
 using System.Linq;
 using Pml;
 
@@ -40,10 +41,15 @@ public static class OrderTests
         Expect.Sequence(new[] { "b", "a" }, LayerLoadOrder.Custom("b", "a").Layers);
         Expect.Throws<PmlNotFoundException>(() => OrderOf(Models.Tiny, LayerLoadOrder.Custom("blk.9")));
         Expect.Throws<PmlInvalidArgumentException>(() => OrderOf(Models.Tiny, LayerLoadOrder.Custom("blk.1", "blk.1")));
-        Expect.Throws<InvalidOperationException>(
-            () => OrderOf(Models.Tiny, LayerLoadOrder.Custom(names => throw new InvalidOperationException())));
+        Func<IReadOnlyList<string>, IEnumerable<string>> throws = names =>
+        {
+            if (names != null) throw new InvalidOperationException();
+            return names;
+        };
+        Expect.Throws<InvalidOperationException>(() => OrderOf(Models.Tiny, LayerLoadOrder.Custom(throws)));
+        throws = null;
+        Expect.Throws<ArgumentNullException>(() => LayerLoadOrder.Custom(throws));
         Expect.Throws<ArgumentNullException>(() => LayerLoadOrder.Custom((string[])null));
-        Expect.Throws<ArgumentNullException>(() => LayerLoadOrder.Custom((Func<System.Collections.Generic.IReadOnlyList<string>, System.Collections.Generic.IEnumerable<string>>)null));
     }
 
     public static void AnOrderIsRegisteredPerArchitecture()

@@ -163,8 +163,10 @@ namespace Pml
                 }
                 memory.Add(this);
                 told.Check(0);
+                // Before the start, after which a handler may dispose the loader.
+                ProgressiveLoadContext context = Context;
                 if (copy.Strategy == LayerLoadingStrategy.Sequential || copy.Strategy == LayerLoadingStrategy.Parallel) Start();
-                return Context;
+                return context;
             }
             catch
             {

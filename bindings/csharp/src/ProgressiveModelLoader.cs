@@ -322,6 +322,7 @@ namespace Pml
             memory?.Remove(this);
             if (ownsMemory) memory.Dispose();
             handle?.Dispose();
+            if (MonoThreads.IsNeeded) MonoThreads.Sweep();
         }
 
         internal IReadOnlyList<string> LoadedLayers()

@@ -46,13 +46,16 @@ namespace Pml.Native
         /// <summary>Has the library call back here; destroy frees what keeps this alive.</summary>
         internal void Install(ref pml_options_t options)
         {
+            // Here once, so that the runtime has compiled it before a thread of the library's comes.
+            MonoThreads.Admit();
             options.on_layer_loaded = Marshal.GetFunctionPointerForDelegate(LayerLoaded);
             options.on_progress = Marshal.GetFunctionPointerForDelegate(Progress);
             options.on_fully_loaded = Marshal.GetFunctionPointerForDelegate(FullyLoaded);
             options.on_error = Marshal.GetFunctionPointerForDelegate(Error);
             if (log != null) options.log = Marshal.GetFunctionPointerForDelegate(Log);
-            options.destroy = Marshal.GetFunctionPointerForDelegate(Destroy);
-            options.user_data = GCHandle.ToIntPtr(GCHandle.Alloc(this));
+            IntPtr own = GCHandle.ToIntPtr(GCHandle.Alloc(this));
+            options.destroy = MonoThreads.IsNeeded ? MonoThreads.Post : Marshal.GetFunctionPointerForDelegate(Destroy);
+            options.user_data = MonoThreads.IsNeeded ? MonoThreads.Wrap(own) : own;
         }
 
         /// <summary>A call that can wait begins: what an earlier one has said counts no more.</summary>
@@ -77,6 +80,12 @@ namespace Pml.Native
             throw new PmlCancelledException("A handler of an event has thrown.", thrown);
         }
 
+        /// <summary>Disposes the loader where nobody has.</summary>
+        internal void EndLoader()
+        {
+            if (loader.TryGetTarget(out ProgressiveModelLoader target)) target.Dispose();
+        }
+
         /// <summary>Waits until the handlers have been told that all is loaded.</summary>
         internal void WaitUntilTold()
         {
@@ -85,6 +94,7 @@ namespace Pml.Native
 
         private static int OnLayerLoaded(IntPtr userData, pml_event_t* told)
         {
+            MonoThreads.Admit();
             LoadEvents events = From(userData);
             events.Tell(told, (loader, progress) => loader.TellLayerLoaded(progress, checked((int)told->layer.ToUInt64())));
             return 0;
@@ -92,6 +102,7 @@ namespace Pml.Native
 
         private static int OnProgress(IntPtr userData, pml_event_t* told)
         {
+            MonoThreads.Admit();
             LoadEvents events = From(userData);
             bool cancels = false;
             events.Tell(told, (loader, progress) => cancels = loader.TellProgress(progress));
@@ -100,6 +111,7 @@ namespace Pml.Native
 
         private static int OnFullyLoaded(IntPtr userData, pml_event_t* told)
         {
+            MonoThreads.Admit();
             LoadEvents events = From(userData);
             events.Tell(told, (loader, progress) => loader.TellFullyLoaded(progress));
             events.fullyTold.Set();
@@ -108,6 +120,7 @@ namespace Pml.Native
 
         private static int OnError(IntPtr userData, pml_event_t* told)
         {
+            MonoThreads.Admit();
             LoadEvents events = From(userData);
             // Where the handler throws, those who wait for the tensor are told.
             ErrorAnswer answer = ErrorAnswer.Fail;
@@ -122,6 +135,7 @@ namespace Pml.Native
 
         private static void OnLog(IntPtr userData, uint level, byte* message, UIntPtr length)
         {
+            MonoThreads.Admit();
             LoadEvents events = From(userData);
             try
             {
@@ -140,7 +154,8 @@ namespace Pml.Native
 
         private static LoadEvents From(IntPtr userData)
         {
-            return (LoadEvents)GCHandle.FromIntPtr(userData).Target;
+            IntPtr own = MonoThreads.IsNeeded ? MonoThreads.Unwrap(userData) : userData;
+            return (LoadEvents)GCHandle.FromIntPtr(own).Target;
         }
 
         private static int? Index(UIntPtr index)
