@@ -18,10 +18,10 @@ namespace Pml
         /// <see cref="LayerLoadingStrategy.Parallel"/> starts loading it in the background.
         /// </summary>
         /// <param name="nameOrPath">
-        /// A file, any shard of a set, its index, or a folder; what is no such thing and has no version beside it is a name, to be
-        /// looked up in the zoo.
+        /// A file, any shard of a set, its index, or a folder; else, or where a version is given, a name as
+        /// <see cref="ModelZoo.Find"/> takes it.
         /// </param>
-        /// <param name="version">The version of that name; null for whichever the zoo prefers.</param>
+        /// <param name="version">A tag, a revision or a quantisation; null where the name says enough.</param>
         /// <param name="device">Where layers end up; null for <see cref="Device.Auto"/>.</param>
         /// <param name="options">How; null for the initial values. Copied.</param>
         /// <exception cref="PmlException">What kept the model from being opened; the loader can be used again.</exception>
@@ -76,6 +76,13 @@ namespace Pml
         {
             if (model == null) throw new ArgumentNullException(nameof(model));
             return LoadAsync(() => LoadProgressive(model, device, options), progress, cancellationToken);
+        }
+
+        /// <summary>Looks a name up in the zoo that this loader was given, else in the user's own stores.</summary>
+        private ModelMetadata Find(string nameOrPath, string version)
+        {
+            if (zoo != null) return zoo.Find(nameOrPath, version);
+            using (ModelZoo own = new ModelZoo()) return own.Find(nameOrPath, version);
         }
 
         /// <summary>Puts layers first in the order of use.</summary>
@@ -214,7 +221,7 @@ namespace Pml
             {
                 if (budgetHandle != null) native.budget = (budget = budgetHandle.Borrow()).Pointer;
                 if (rulesHandle != null) native.rules = (rules = rulesHandle.Borrow()).Pointer;
-                fixed (byte* path = Utf8.EncodeRequired(model.Path, nameof(model)))
+                using (Borrowed found = model.Handle.Borrow())
                 fixed (byte* device = Utf8.EncodeRequired(on.Name, nameof(on)))
                 fixed (byte* cache = Utf8.Encode(options.CachePath, nameof(options)))
                 {
@@ -222,7 +229,7 @@ namespace Pml
                     native.cache_path = cache;
                     events.Install(ref native);
                     IntPtr loader;
-                    PmlException.Check(NativeMethods.pml_loader_open(path, &native, &loader));
+                    PmlException.Check(NativeMethods.pml_loader_open_model(found.Pointer, &native, &loader));
                     return new LoaderHandle(loader);
                 }
             }

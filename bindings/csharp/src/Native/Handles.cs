@@ -91,4 +91,22 @@ namespace Pml.Native
         internal RulesHandle(IntPtr value) : base(value) { }
         protected override void Free(IntPtr value) => NativeMethods.pml_rules_free(value);
     }
+
+    internal sealed class ZooHandle : PmlHandle
+    {
+        internal ZooHandle(IntPtr value) : base(value) { }
+        protected override void Free(IntPtr value) => NativeMethods.pml_zoo_free(value);
+    }
+
+    internal sealed class ModelsHandle : PmlHandle
+    {
+        internal ModelsHandle(IntPtr value) : base(value) { }
+        protected override void Free(IntPtr value) => NativeMethods.pml_models_free(value);
+    }
+
+    internal sealed class ModelHandle : PmlHandle
+    {
+        internal ModelHandle(IntPtr value) : base(value) { }
+        protected override void Free(IntPtr value) => NativeMethods.pml_model_free(value);
+    }
 }

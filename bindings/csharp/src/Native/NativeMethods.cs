@@ -32,7 +32,6 @@ namespace Pml.Native
         [DllImport(Pml)] internal static extern void pml_budget_free(IntPtr budget);
 
         [DllImport(Pml)] internal static extern void pml_options_init(pml_options_t* options, UIntPtr size);
-        [DllImport(Pml)] internal static extern int pml_loader_open(byte* path, pml_options_t* options, IntPtr* loader);
         [DllImport(Pml)] internal static extern void pml_loader_free(IntPtr loader);
         [DllImport(Pml)] internal static extern int pml_loader_stats(IntPtr loader, pml_stats_t* stats);
         [DllImport(Pml)] internal static extern int pml_loader_start(IntPtr loader);
@@ -97,5 +96,30 @@ namespace Pml.Native
         [DllImport(Pml)]
         internal static extern int pml_loader_metadata_array_strings(
             IntPtr loader, UIntPtr index, ulong first, ulong count, byte** texts, UIntPtr* lengths);
+
+        [DllImport(Pml)] internal static extern int pml_model_open_path(byte* path, IntPtr* model);
+        [DllImport(Pml)] internal static extern void pml_model_free(IntPtr model);
+        [DllImport(Pml)] internal static extern int pml_model_info(IntPtr model, pml_model_info_t* info);
+        [DllImport(Pml)] internal static extern int pml_model_summary(IntPtr model, pml_model_info_t* info);
+        [DllImport(Pml)] internal static extern int pml_model_file(IntPtr model, UIntPtr index, pml_model_file_t* file);
+        [DllImport(Pml)]
+        internal static extern int pml_loader_open_model(IntPtr model, pml_options_t* options, IntPtr* loader);
+
+        [DllImport(Pml)] internal static extern int pml_zoo_open(pml_zoo_options_t* options, IntPtr* zoo);
+        [DllImport(Pml)] internal static extern void pml_zoo_free(IntPtr zoo);
+        [DllImport(Pml)] internal static extern int pml_zoo_list(IntPtr zoo, IntPtr* models);
+        [DllImport(Pml)] internal static extern UIntPtr pml_models_count(IntPtr models);
+        [DllImport(Pml)] internal static extern int pml_models_at(IntPtr models, UIntPtr index, IntPtr* model);
+        [DllImport(Pml)] internal static extern UIntPtr pml_models_remark_count(IntPtr models);
+        [DllImport(Pml)]
+        internal static extern int pml_models_remark(IntPtr models, UIntPtr index, byte** text, UIntPtr* length);
+        [DllImport(Pml)] internal static extern void pml_models_free(IntPtr models);
+        [DllImport(Pml)] internal static extern int pml_zoo_find(IntPtr zoo, byte* name, byte* version, IntPtr* model);
+        [DllImport(Pml)]
+        internal static extern int pml_zoo_add(
+            IntPtr zoo, byte* path, byte* name, byte* version, uint flags, IntPtr* model);
+        [DllImport(Pml)] internal static extern int pml_zoo_remove(IntPtr zoo, byte* name, byte* version);
+        [DllImport(Pml)] internal static extern int pml_zoo_pin(IntPtr zoo, byte* name, byte* version, uint isPinned);
+        [DllImport(Pml)] internal static extern int pml_zoo_verify(IntPtr zoo, byte* name, byte* version);
     }
 }

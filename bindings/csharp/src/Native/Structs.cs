@@ -176,4 +176,55 @@ namespace Pml.Native
         public uint element_type;
         public ulong count;
     }
+
+    [StructLayout(LayoutKind.Sequential)]
+    internal unsafe struct pml_model_info_t
+    {
+        public UIntPtr struct_size;
+        public byte* name;
+        public UIntPtr name_length;
+        public byte* version;
+        public UIntPtr version_length;
+        public byte* store;
+        public UIntPtr store_length;
+        public byte* path;
+        public UIntPtr path_length;
+        public byte* architecture;
+        public UIntPtr architecture_length;
+        public byte* license;
+        public UIntPtr license_length;
+        public byte* tokenizer;
+        public UIntPtr tokenizer_length;
+        public ulong bytes;
+        public ulong parameters;
+        public ulong context_length;
+        public ulong tensor_count;
+        public UIntPtr file_count;
+        public uint dtype;
+        public uint format;
+        public uint is_pinned;
+        public uint reserved;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    internal unsafe struct pml_model_file_t
+    {
+        public UIntPtr struct_size;
+        public byte* path;
+        public UIntPtr path_length;
+        public byte* digest;
+        public UIntPtr digest_length;
+        public ulong bytes;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    internal unsafe struct pml_zoo_options_t
+    {
+        public UIntPtr struct_size;
+        public byte* path;
+        public byte* huggingface_path;
+        public byte* ollama_path;
+        public byte* lm_studio_path;
+        public ulong limit;
+    }
 }
