@@ -13,11 +13,9 @@ namespace Pml.Native
         private const string Pml = Library.ImportName;
 
         [DllImport(Pml)] internal static extern byte* pml_version_string();
-        [DllImport(Pml)] internal static extern uint pml_version_number();
         [DllImport(Pml)] internal static extern byte* pml_status_name(int status);
         [DllImport(Pml)] internal static extern byte* pml_last_error();
         [DllImport(Pml)] internal static extern byte pml_status_is_retryable(int status);
-        [DllImport(Pml)] internal static extern byte* pml_dtype_name(uint dtype);
 
         [DllImport(Pml)] internal static extern UIntPtr pml_device_count();
         [DllImport(Pml)] internal static extern int pml_device_info(UIntPtr index, pml_device_info_t* info);
