@@ -56,11 +56,12 @@ internal static class Lazy
             }
 
             // A parameter by itself is loaded when it is first accessed, and kept.
-            using (ParameterLease lease = loader.Parameters[0].Acquire())
+            LazyParameter numbers = loader.Parameters.First(parameter => parameter.Dtype == Dtype.F32);
+            using (ParameterLease lease = numbers.Acquire())
             {
-                byte[] first = new byte[Math.Min(8, lease.Data.Length)];
+                float[] first = new float[Math.Min(4, lease.Data.Length / sizeof(float))];
                 lease.Data.CopyTo(0, first, 0, first.Length);
-                Console.WriteLine("{0} begins with {1}", lease.Parameter, BitConverter.ToString(first));
+                Console.WriteLine("{0} begins with {1}", numbers, string.Join(", ", first));
             }
             Console.WriteLine("at most {0} of {1} bytes were in memory", loader.GetStatistics().PeakChargedBytes, bytes);
         }

@@ -486,6 +486,6 @@ fn the_example_visits_every_layer() {
         for layer in ["token_embd", "blk.0", "blk.1", "blk.2", "blk.3", "output"] {
             assert!(printed.lines().any(|line| line.starts_with(layer)), "{layer} in {printed}");
         }
-        assert!(printed.contains("token_embd.weight F16 [512, 256] begins with"), "{printed}");
+        assert!(printed.contains(" F32 [16] begins with "), "{printed}");
     }
 }
