@@ -128,7 +128,9 @@ fn program(runtime: Runtime, executable: &Path) -> Command {
         command.arg("--debug");
     }
     // The runtime's wheel has no ICU beside it, and nothing here needs one.
-    command.arg(executable).env("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1").env_remove("PML_LIBRARY");
+    command.arg(executable).env("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1");
+    // Cargo's folders are in the latter.
+    command.env_remove("PML_LIBRARY").env_remove("LD_LIBRARY_PATH");
     command
 }
 
@@ -320,7 +322,7 @@ fn the_readmes_table_names_what_there_is() {
     for runtime in runtimes() {
         let described = described(runtime);
         let members: BTreeSet<&str> = described["member"].iter().map(|name| name.split_once('.').unwrap().1).collect();
-        for row in table.lines().filter(|line| line.starts_with("| `")) {
+        for row in table.lines().filter(|line| line.starts_with("| `") || line.starts_with("| | `")) {
             let mut cells = row.split('|').map(str::trim).skip(1);
             let names = |cell: Option<&str>| {
                 cell.unwrap_or_default().split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()
