@@ -1,4 +1,5 @@
 using System;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Threading;
 
@@ -78,6 +79,15 @@ namespace Pml.Native
             hasSurfaced = true;
             if (status != 0) throw PmlException.Of(status, thrown);
             throw new PmlCancelledException("A handler of an event has thrown.", thrown);
+        }
+
+        /// <summary>Compiles what the library calls, before a thread comes that takes no signals until it is inside.</summary>
+        internal static void Prepare()
+        {
+            foreach (Delegate callback in new Delegate[] { LayerLoaded, Progress, FullyLoaded, Error, Log })
+            {
+                RuntimeHelpers.PrepareMethod(callback.Method.MethodHandle);
+            }
         }
 
         /// <summary>Disposes the loader where nobody has.</summary>

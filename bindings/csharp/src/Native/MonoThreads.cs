@@ -23,7 +23,7 @@ namespace Pml.Native
         private const int SemaphoreBytes = 32;
 
         private static readonly List<IntPtr> Blocks = new List<IntPtr>();
-        private static bool isWatchingExit;
+        private static bool isReady;
 
         /// <summary>Whether this is mono.</summary>
         internal static readonly bool IsNeeded = Type.GetType("Mono.Runtime") != null;
@@ -41,8 +41,10 @@ namespace Pml.Native
             lock (Blocks)
             {
                 Blocks.Add(block);
-                if (!isWatchingExit) AppDomain.CurrentDomain.ProcessExit += (sender, told) => EndAll();
-                isWatchingExit = true;
+                if (isReady) return block;
+                isReady = true;
+                LoadEvents.Prepare();
+                AppDomain.CurrentDomain.ProcessExit += (sender, told) => EndAll();
             }
             return block;
         }
