@@ -293,8 +293,10 @@ pub fn without_signals<T>(start: impl FnOnce() -> T) -> T {
     // SAFETY: both sets have room, and the first is filled before it is changed and used.
     unsafe {
         libc::sigfillset(blocked.as_mut_ptr());
-        for fault in FAULTS {
-            libc::sigdelset(blocked.as_mut_ptr(), fault);
+        // Runtimes that collect garbage stop threads with these, and those of callbacks run such a runtime's code.
+        let stops = [libc::SIGPWR, libc::SIGXCPU].into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
+        for signal in FAULTS.into_iter().chain(stops) {
+            libc::sigdelset(blocked.as_mut_ptr(), signal);
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, blocked.as_ptr(), before.as_mut_ptr());
     }
