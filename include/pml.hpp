@@ -304,6 +304,23 @@ enum class value_type : std::uint32_t {
 
 // ---- Values and errors.
 
+template <class T>
+class span;
+
+namespace detail {
+
+/// Whether a temporary of this type only refers to its elements.
+template <class T>
+inline constexpr bool is_span = false;
+template <class T>
+inline constexpr bool is_span<span<T>> = true;
+#if __cplusplus >= 202002L
+template <class T, std::size_t N>
+inline constexpr bool is_span<std::span<T, N>> = true;
+#endif
+
+} // namespace detail
+
 /// `size()` elements at `data()`, which belong to somebody else. Converts from containers and, in C++20, to and from std::span.
 template <class T>
 class span {
@@ -322,11 +339,14 @@ public:
     constexpr span(T (&array)[N]) noexcept : data_(array), size_(N)
     {
     }
-    /// The elements of anything that has them in one piece: std::vector, std::array, std::span, std::string, another span.
+    /// The elements of anything that has them in one piece: std::vector, std::array, std::span, std::string, another span. Of a
+    /// temporary that owns them only where they are const, as for an argument of a call.
     template <class Container,
               class = std::enable_if_t<std::is_convertible_v<
                   std::remove_pointer_t<decltype(std::data(std::declval<Container &>()))> (*)[], T (*)[]>>,
-              class = decltype(std::size(std::declval<Container &>()))>
+              class = decltype(std::size(std::declval<Container &>())),
+              class = std::enable_if_t<std::is_lvalue_reference_v<Container> || std::is_const_v<T> ||
+                                       detail::is_span<std::remove_cv_t<Container>>>>
     constexpr span(Container &&from) noexcept : data_(std::data(from)), size_(std::size(from))
     {
     }
@@ -856,9 +876,16 @@ struct element<std::uint64_t> {
 
 // ---- Tensors.
 
+class lease;
+
 /// A tensor in memory, not to be written. Valid while the tensor or its layer is acquired.
 class view {
 public:
+    view(const view &) noexcept = default;
+    view &operator=(const view &) noexcept = default;
+    view(const lease &&) = delete;
+    view &operator=(const lease &&) = delete;
+
     /// The first byte's address, in the memory of `device()`. Of a tensor without bytes not to be read.
     const void *data() const noexcept { return raw_.data; }
     /// How many bytes.
@@ -962,6 +989,25 @@ public:
     lease(const lease &) = delete;
     lease &operator=(const lease &) = delete;
 
+    // What ends with the lease is not had of a temporary.
+    /// As view::data.
+    const void *data() const & noexcept { return view::data(); }
+    const void *data() const && = delete;
+    /// As view::shape.
+    span<const std::int64_t> shape() const & noexcept { return view::shape(); }
+    span<const std::int64_t> shape() const && = delete;
+    /// As view::bytes.
+    result<span<const std::byte>> bytes() const & { return view::bytes(); }
+    result<span<const std::byte>> bytes() const && = delete;
+    /// As view::as.
+    template <class T>
+    result<span<const T>> as() const &
+    {
+        return view::as<T>();
+    }
+    template <class T>
+    result<span<const T>> as() const && = delete;
+
     /// The stream that it was acquired on.
     pml::stream stream() const noexcept { return held_.get_deleter().stream; }
     /// Whether it holds the tensor still.
@@ -992,7 +1038,7 @@ public:
     explicit tensor(pml_tensor_t *handle) noexcept : handle_(handle) {}
 
     /// What the headers say of it; loads nothing.
-    tensor_info info() const noexcept
+    tensor_info info() const & noexcept
     {
         pml_tensor_info_t raw = PML_TENSOR_INFO_INIT;
         pml_tensor_get_info(handle_.get(), &raw);
@@ -1009,8 +1055,10 @@ public:
         info.offset = raw.offset;
         return info;
     }
+    tensor_info info() const && = delete;
     /// Its name; lives as long as the handle.
-    std::string_view name() const noexcept { return info().name; }
+    std::string_view name() const & noexcept { return info().name; }
+    std::string_view name() const && = delete;
     /// Whether its bytes are in memory now. Without an acquire that may change at once.
     bool is_loaded() const noexcept { return pml_tensor_is_loaded(handle_.get()); }
 
@@ -1039,13 +1087,14 @@ public:
 
     /// Where its bytes are, while it or its layer is acquired. Takes no lock and does not wait.
     /// Errors: invalid_state where neither is acquired.
-    result<pml::view> view() const
+    result<pml::view> view() const &
     {
         pml_view_t raw = PML_VIEW_INIT;
         const pml_status_t status = pml_tensor_view(handle_.get(), &raw);
         if (status != PML_STATUS_OK) return detail::last_error(status);
         return pml::view(raw);
     }
+    result<pml::view> view() const && = delete;
 
     /// Copies `size` bytes, from its byte `offset` on, into the caller's memory on the host. Keeps nothing in memory.
     /// Errors: those of pml_tensor_read.
@@ -1541,9 +1590,11 @@ public:
 
     /// All that is known of it. What stands in its headers is read the first time.
     /// Errors: those of pml_loader_open_model.
-    result<model_info> info() const { return told(pml_model_info); }
+    result<model_info> info() const & { return told(pml_model_info); }
+    result<model_info> info() const && = delete;
     /// What is known of it without looking into its files, for lists: what only headers say is not there.
-    model_info summary() const { return told(pml_model_summary).value(); }
+    model_info summary() const & { return told(pml_model_summary).value(); }
+    model_info summary() const && = delete;
     /// Its files. Reads nothing.
     file_range files() const &
     {
@@ -1614,7 +1665,7 @@ public:
     /// Behind the last model.
     range<model_at>::iterator end() const { return all().end(); }
     /// Lines about what is not whole and what could not be looked at; they live as long as the list.
-    std::vector<std::string_view> remarks() const
+    std::vector<std::string_view> remarks() const &
     {
         std::vector<std::string_view> lines(pml_models_remark_count(handle_.get()));
         for (std::size_t index = 0; index < lines.size(); index++) {
@@ -1625,6 +1676,7 @@ public:
         }
         return lines;
     }
+    std::vector<std::string_view> remarks() const && = delete;
 
     /// The handle of pml.h's, which stays this object's.
     pml_models_t *raw() const noexcept { return handle_.get(); }

@@ -200,8 +200,8 @@ static void errors_are_decided(const std::string &model, const std::string &fold
     const auto open_and_cut = [&](pml::options how) {
         std::filesystem::copy_file(model, cut, std::filesystem::copy_options::overwrite_existing);
         pml::loader loader = pml::loader::open(cut, how.io(pml::io::read)).value();
-        const std::uint64_t offset = loader.tensor("output.weight").value().info().offset;
-        std::filesystem::resize_file(cut, offset + 1);
+        const pml::tensor last = loader.tensor("output.weight").value();
+        std::filesystem::resize_file(cut, last.info().offset + 1);
         return loader;
     };
     std::atomic<int> asked{0};
@@ -225,8 +225,9 @@ static void verify_tells(const std::string &model, const std::string &folder)
 {
     const std::string rotten = folder + "/rotten.gguf";
     std::filesystem::copy_file(model, rotten);
-    const std::uint64_t offset = pml::loader::open(rotten).value().tensor("output_norm.weight").value().info().offset;
     {
+        const pml::tensor norm = pml::loader::open(rotten).value().tensor("output_norm.weight").value();
+        const std::uint64_t offset = norm.info().offset;
         std::fstream file(rotten, std::ios::binary | std::ios::in | std::ios::out);
         file.seekp(static_cast<std::streamoff>(offset));
         const float nan = std::numeric_limits<float>::quiet_NaN();

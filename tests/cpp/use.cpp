@@ -24,21 +24,44 @@ constexpr bool moves_only = std::is_nothrow_move_constructible_v<T> && std::is_n
 static_assert(moves_only<pml::loader> && moves_only<pml::tensor> && moves_only<pml::budget> && moves_only<pml::rules>);
 static_assert(moves_only<pml::lease> && moves_only<pml::layer_lease>);
 
-template <class T, class = void>
-constexpr bool lends_layers = false;
-template <class T>
-constexpr bool lends_layers<T, std::void_t<decltype(std::declval<T>().layers())>> = true;
-template <class T, class = void>
-constexpr bool leases_layers = false;
-template <class T>
-constexpr bool leases_layers<T, std::void_t<decltype(std::declval<T>().acquire_layer(0))>> = true;
-template <class T, class = void>
-constexpr bool takes_budget = false;
-template <class T>
-constexpr bool takes_budget<T, std::void_t<decltype(pml::options().budget(std::declval<T>()))>> = true;
-static_assert(lends_layers<pml::loader &> && !lends_layers<pml::loader>);
-static_assert(leases_layers<pml::loader &> && !leases_layers<pml::loader>);
-static_assert(takes_budget<pml::budget &> && !takes_budget<pml::budget>);
+// What asks a T, as an expression of that kind, for something compiles or not.
+#define PML_TEST_ASKS(name, expression)                                \
+    template <class T, class = void>                                    \
+    constexpr bool name = false;                                        \
+    template <class T>                                                  \
+    constexpr bool name<T, std::void_t<decltype(expression)>> = true
+
+PML_TEST_ASKS(lends_layers, std::declval<T>().layers());
+PML_TEST_ASKS(lends_tensors, std::declval<T>().tensors());
+PML_TEST_ASKS(lends_metadata, std::declval<T>().metadata());
+static_assert(lends_layers<pml::loader &> && lends_tensors<pml::loader &> && lends_metadata<pml::loader &>);
+static_assert(!lends_layers<pml::loader> && !lends_tensors<pml::loader> && !lends_metadata<pml::loader>);
+
+PML_TEST_ASKS(takes_budget, pml::options().budget(std::declval<T>()));
+PML_TEST_ASKS(takes_rules, pml::options().rules(std::declval<T>()));
+static_assert(takes_budget<pml::budget &> && takes_rules<pml::rules &>);
+static_assert(!takes_budget<pml::budget> && !takes_rules<pml::rules>);
+
+PML_TEST_ASKS(tells_info, std::declval<T>().info());
+PML_TEST_ASKS(tells_name, std::declval<T>().name());
+PML_TEST_ASKS(tells_summary, std::declval<T>().summary());
+PML_TEST_ASKS(tells_remarks, std::declval<T>().remarks());
+static_assert(tells_info<pml::tensor &> && tells_name<pml::tensor &> && tells_info<pml::model &>);
+static_assert(!tells_info<pml::tensor> && !tells_name<pml::tensor> && !tells_info<pml::model>);
+static_assert(tells_summary<pml::model &> && tells_remarks<pml::model_list &>);
+static_assert(!tells_summary<pml::model> && !tells_remarks<pml::model_list>);
+
+PML_TEST_ASKS(gives_data, std::declval<T>().data());
+PML_TEST_ASKS(gives_shape, std::declval<T>().shape());
+PML_TEST_ASKS(gives_bytes, std::declval<T>().bytes());
+PML_TEST_ASKS(gives_numbers, std::declval<T>().template as<float>());
+static_assert(gives_data<pml::lease &> && gives_shape<pml::lease &> && gives_bytes<pml::lease &> && gives_numbers<const pml::lease &>);
+static_assert(!gives_data<pml::lease> && !gives_shape<pml::lease> && !gives_bytes<pml::lease> && !gives_numbers<pml::lease>);
+static_assert(gives_numbers<pml::view>);
+static_assert(std::is_constructible_v<pml::view, pml::lease &> && !std::is_constructible_v<pml::view, pml::lease>);
+static_assert(std::is_assignable_v<pml::view &, pml::lease &> && !std::is_assignable_v<pml::view &, pml::lease>);
+PML_TEST_ASKS(gives_view, std::declval<T>().view());
+static_assert(gives_view<pml::tensor &> && !gives_view<pml::tensor>);
 
 #if __cplusplus >= 202002L
 #include <ranges>
@@ -76,9 +99,15 @@ static void spans()
     CHECK(pml::span<int>().empty());
     static_assert(!std::is_constructible_v<pml::span<int>, const std::vector<int> &>);
     static_assert(!std::is_constructible_v<pml::span<const int>, std::vector<long> &>);
+    // A temporary's elements only for reading, as an argument of a call.
+    static_assert(std::is_constructible_v<pml::span<int>, std::vector<int> &>);
+    static_assert(!std::is_constructible_v<pml::span<int>, std::vector<int>>);
+    static_assert(std::is_constructible_v<pml::span<const int>, std::vector<int>>);
+    static_assert(std::is_constructible_v<pml::span<const int>, pml::span<int>>);
 #if __cplusplus >= 202002L
     const std::span<const int> standard = seen;
     CHECK(standard.size() == 3 && pml::span<const int>(standard).data() == numbers.data());
+    CHECK(pml::span<int>(std::span<int>(numbers)).data() == numbers.data());
 #endif
 }
 
@@ -217,7 +246,8 @@ static void tensors(const std::string &model)
     const pml::tensor_info info = norm.info();
     CHECK(info.name == "blk.0.attn_norm.weight" && info.dtype == pml::dtype::f32 && info.stored_dtype == info.dtype);
     CHECK(info.shape.size() == 1 && info.shape[0] == 256 && info.bytes == info.stored_bytes && info.shard == 0);
-    CHECK(loader.tensors()[info.index].name() == info.name && loader.layers()[info.layer].name() == "blk.0");
+    const pml::tensor same = loader.tensors()[info.index];
+    CHECK(same.name() == info.name && loader.layers()[info.layer].name() == "blk.0");
     CHECK(info.offset % 32 == 0 && !norm.is_loaded() && norm.view().error().status == pml::status::invalid_state);
     CHECK(loader.tensor("no.such").error().status == pml::status::not_found);
 
@@ -455,10 +485,14 @@ static void options(const std::string &model, const std::string &folder)
     {
         const pml::loader loader = pml::loader::open(model, how).value();
         const pml::layer norms = loader.layer("norms").value();
-        CHECK(loader.tensor("blk.2.attn_norm.weight").value().info().layer == norms.index() && !loader.layer("output"));
-        CHECK(loader.tensor("blk.0.attn_q.weight").value().info().dtype == pml::dtype::f32);
-        CHECK(loader.tensor("blk.1.attn_q.weight").value().info().dtype == pml::dtype::bf16);
-        CHECK(loader.tensor("blk.1.attn_q.weight.original").value().info().dtype == pml::dtype::f16);
+        const auto dtype_of = [&](const char *name) {
+            const pml::tensor tensor = loader.tensor(name).value();
+            return tensor.info().dtype;
+        };
+        const pml::tensor norm = loader.tensor("blk.2.attn_norm.weight").value();
+        CHECK(norm.info().layer == norms.index() && !loader.layer("output"));
+        CHECK(dtype_of("blk.0.attn_q.weight") == pml::dtype::f32 && dtype_of("blk.1.attn_q.weight") == pml::dtype::bf16);
+        CHECK(dtype_of("blk.1.attn_q.weight.original") == pml::dtype::f16);
         const pml::lease held = loader.tensor("blk.1.attn_q.weight").value().acquire().value();
         CHECK(held.as<pml::bf16>() && reinterpret_cast<std::uintptr_t>(held.data()) % 64 == 0);
         CHECK(memory->given > 0 && loader.stats().value().cached() == pml::cache_state::writing);
