@@ -9,8 +9,9 @@
  * Handles. Loaders, tensors, budgets and rules are move-only and freed at their end, in any order. `raw()` is the C handle,
  * for what this header lacks; a moved-from object has none, and may only be assigned to or destroyed.
  *
- * Leases. A lease holds what it was acquired for in memory and releases it at its end. It uses the handle that it was acquired
- * from: end it before that tensor or loader. A tensor that is a temporary becomes part of its lease.
+ * Leases. A lease holds what it was acquired for in memory and releases it at its end. It keeps the handle that it was acquired
+ * from, so that it may outlive the object: a tensor's lease the tensor and the loader, a layer's lease the loader, which stays
+ * open until then.
  *
  * Callbacks are kept until the loader and its last tensor are gone. An exception that leaves one never reaches the library: it
  * ends the loading (on_error answers fail), and the loader's or a tensor's next wait, acquire, read or load_into has it, once,
@@ -521,7 +522,7 @@ public:
     T *operator->() & noexcept { return std::get_if<0>(&state_); }
     /// The value, where there is one.
     const T *operator->() const & noexcept { return std::get_if<0>(&state_); }
-    /// A lease through it would outlive what it was acquired from; `(*result)` of a temporary is one itself.
+    /// What is reached through it would end with the temporary; `(*result)` of one is the value itself.
     T *operator->() && = delete;
 
     /// The error, where there is no value.
@@ -570,6 +571,10 @@ struct freer {
 };
 template <class T, void (*Free)(T *)>
 using handle = std::unique_ptr<T, freer<T, Free>>;
+
+/// Handles that leases keep too: freed after the last of them.
+inline std::shared_ptr<pml_tensor_t> shared(pml_tensor_t *tensor) { return {tensor, pml_tensor_free}; }
+inline std::shared_ptr<pml_loader_t> shared(pml_loader_t *loader) { return {loader, pml_loader_free}; }
 
 /// This thread's last error.
 inline error last_error(pml_status_t of) { return {static_cast<status>(of), pml_last_error()}; }
@@ -956,18 +961,18 @@ struct tensor_info {
 
 namespace detail {
 
-using tensor_handle = handle<pml_tensor_t, pml_tensor_free>;
-
-/// Releases a tensor on the stream that it was acquired on.
+/// Releases a tensor on the stream that it was acquired on, and keeps its handle until then.
 struct tensor_releaser {
     void *stream = nullptr;
+    std::shared_ptr<pml_tensor_t> kept;
     void operator()(pml_tensor_t *tensor) const noexcept { pml_tensor_release(tensor, stream); }
 };
 
-/// Releases a layer on the stream that it was acquired on.
+/// Releases a layer on the stream that it was acquired on, and keeps its loader's handle until then.
 struct layer_releaser {
     std::size_t layer = 0;
     void *stream = nullptr;
+    std::shared_ptr<pml_loader_t> kept;
     void operator()(pml_loader_t *loader) const noexcept { pml_loader_release_layer(loader, layer, stream); }
 };
 
@@ -977,15 +982,8 @@ struct layer_releaser {
 class lease : public view {
 public:
     lease(lease &&) noexcept = default;
-    /// Releases what was held, and holds what `other` held.
-    lease &operator=(lease &&other) noexcept
-    {
-        view::operator=(other);
-        // The release needs the tensor that this lease may own.
-        held_ = std::move(other.held_);
-        owned_ = std::move(other.owned_);
-        return *this;
-    }
+    /// Releases what was held, and holds what the other held.
+    lease &operator=(lease &&) noexcept = default;
     lease(const lease &) = delete;
     lease &operator=(const lease &) = delete;
 
@@ -1025,9 +1023,11 @@ public:
 
 private:
     friend class tensor;
-    lease(const view &seen, pml_tensor_t *held, pml::stream on) noexcept : view(seen), held_(held, {on.raw()}) {}
+    lease(const view &seen, const std::shared_ptr<pml_tensor_t> &held, pml::stream on) noexcept
+        : view(seen), held_(held.get(), {on.raw(), held})
+    {
+    }
 
-    detail::tensor_handle owned_;
     std::unique_ptr<pml_tensor_t, detail::tensor_releaser> held_;
 };
 
@@ -1035,7 +1035,11 @@ private:
 class tensor {
 public:
     /// Takes over a handle of pml.h's.
-    explicit tensor(pml_tensor_t *handle) noexcept : handle_(handle) {}
+    explicit tensor(pml_tensor_t *handle) : handle_(detail::shared(handle)) {}
+    tensor(tensor &&) noexcept = default;
+    tensor &operator=(tensor &&) noexcept = default;
+    tensor(const tensor &) = delete;
+    tensor &operator=(const tensor &) = delete;
 
     /// What the headers say of it; loads nothing.
     tensor_info info() const & noexcept
@@ -1069,20 +1073,13 @@ public:
     /// Brings it into memory and holds it there as long as the lease lives. `wait` limits the wait for room that others hold, a
     /// read takes as long as it takes.
     /// Errors: those of pml_tensor_acquire.
-    result<lease> acquire(pml::stream on = pml::stream::host(), timeout wait = timeout::never()) &
+    result<lease> acquire(pml::stream on = pml::stream::host(), timeout wait = timeout::never())
     {
         pml_view_t raw = PML_VIEW_INIT;
         const result<void> acquired = detail::unless_thrown(
             thrown_, [&] { return pml_tensor_acquire(handle_.get(), on.raw(), wait.raw(), &raw); });
         if (!acquired) return acquired.error();
-        return lease(pml::view(raw), handle_.get(), on);
-    }
-    /// The same of a temporary, which becomes part of the lease.
-    result<lease> acquire(pml::stream on = pml::stream::host(), timeout wait = timeout::never()) &&
-    {
-        result<lease> acquired = acquire(on, wait);
-        if (acquired) acquired->owned_ = std::move(handle_);
-        return acquired;
+        return lease(pml::view(raw), handle_, on);
     }
 
     /// Where its bytes are, while it or its layer is acquired. Takes no lock and does not wait.
@@ -1108,13 +1105,14 @@ public:
 
 private:
     friend class loader;
+    friend class destination;
     friend struct tensor_at;
-    tensor(pml_tensor_t *handle, std::shared_ptr<detail::faults> thrown) noexcept
-        : handle_(handle), thrown_(std::move(thrown))
+    tensor(pml_tensor_t *handle, std::shared_ptr<detail::faults> thrown)
+        : handle_(detail::shared(handle)), thrown_(std::move(thrown))
     {
     }
 
-    detail::tensor_handle handle_;
+    std::shared_ptr<pml_tensor_t> handle_;
     std::shared_ptr<detail::faults> thrown_;
 };
 
@@ -1906,7 +1904,7 @@ struct layer_at {
 using layer_range = range<layer_at>;
 
 /// A layer held in memory. Releases it at its end, on the stream that it was acquired on; `tensor::view` tells where its tensors
-/// are.
+/// are. The loader stays open until then.
 class layer_lease {
 public:
     /// The layer's index.
@@ -1928,7 +1926,10 @@ public:
 
 private:
     friend class loader;
-    layer_lease(pml_loader_t *loader, std::size_t layer, pml::stream on) noexcept : held_(loader, {layer, on.raw()}) {}
+    layer_lease(const std::shared_ptr<pml_loader_t> &loader, std::size_t layer, pml::stream on) noexcept
+        : held_(loader.get(), {layer, on.raw(), loader})
+    {
+    }
 
     std::unique_ptr<pml_loader_t, detail::layer_releaser> held_;
 };
@@ -2176,20 +2177,29 @@ struct stats : pml_stats_t {
 };
 
 /// Where loader::load_into puts a tensor.
-struct destination {
-    /// A tensor of that loader.
-    const pml::tensor &tensor;
-    /// Memory of the device that the layers are on.
-    void *memory;
-    /// Its bytes, at least the tensor's.
-    std::size_t size;
+class destination {
+public:
+    /// A tensor of that loader, whose handle this keeps; memory of the device that the layers are on; its bytes, at least the
+    /// tensor's.
+    destination(const tensor &what, void *memory, std::size_t size) : tensor_(what.handle_), memory_(memory), size_(size) {}
+
+private:
+    friend class loader;
+
+    std::shared_ptr<pml_tensor_t> tensor_;
+    void *memory_;
+    std::size_t size_;
 };
 
 /// An opened model.
 class loader {
 public:
     /// Takes over a handle of pml.h's.
-    explicit loader(pml_loader_t *handle) noexcept : handle_(handle) {}
+    explicit loader(pml_loader_t *handle) : handle_(detail::shared(handle)) {}
+    loader(loader &&) noexcept = default;
+    loader &operator=(loader &&) noexcept = default;
+    loader(const loader &) = delete;
+    loader &operator=(const loader &) = delete;
 
     /// Opens a model file, any of a set, or a folder. Reads headers only, and brings no tensor.
     /// Errors: those of pml_loader_open.
@@ -2340,16 +2350,16 @@ public:
         }
         return detail::outcome(pml_loader_prefetch_layers(raw(), texts.data(), texts.size()));
     }
-    /// Brings a layer into memory and holds it there as long as the lease lives, which must end before the loader. `wait` limits the wait for
-    /// room that others hold; a read takes as long as it takes. Of a layer that is in memory this takes no lock.
+    /// Brings a layer into memory and holds it there as long as the lease lives. `wait` limits the wait for room that others hold; a
+    /// read takes as long as it takes. Of a layer that is in memory this takes no lock.
     /// Errors: those of pml_loader_acquire_layer.
     result<layer_lease> acquire_layer(std::size_t index, pml::stream on = pml::stream::host(),
-                                      timeout wait = timeout::never()) &
+                                      timeout wait = timeout::never())
     {
         const result<void> acquired = detail::unless_thrown(
             thrown_, [&] { return pml_loader_acquire_layer(raw(), index, on.raw(), wait.raw()); });
         if (!acquired) return acquired.error();
-        return layer_lease(raw(), index, on);
+        return layer_lease(handle_, index, on);
     }
     /// Gives a layer's memory back to the system.
     /// Errors: busy while it or one of its tensors is acquired; out_of_range; would_deadlock.
@@ -2363,9 +2373,9 @@ public:
         std::vector<void *> memory;
         std::vector<std::size_t> sizes;
         for (const destination &one : all) {
-            tensors.push_back(one.tensor.raw());
-            memory.push_back(one.memory);
-            sizes.push_back(one.size);
+            tensors.push_back(one.tensor_.get());
+            memory.push_back(one.memory_);
+            sizes.push_back(one.size_);
         }
         return detail::unless_thrown(thrown_, [&] {
             return pml_loader_load_into(raw(), tensors.data(), memory.data(), sizes.data(), sizes.size(), on.raw());
@@ -2394,8 +2404,8 @@ public:
     pml_loader_t *raw() const noexcept { return handle_.get(); }
 
 private:
-    loader(pml_loader_t *handle, std::shared_ptr<detail::faults> thrown) noexcept
-        : handle_(handle), thrown_(std::move(thrown))
+    loader(pml_loader_t *handle, std::shared_ptr<detail::faults> thrown)
+        : handle_(detail::shared(handle)), thrown_(std::move(thrown))
     {
     }
 
@@ -2426,7 +2436,7 @@ private:
         return loader(handle, std::move(thrown));
     }
 
-    detail::handle<pml_loader_t, pml_loader_free> handle_;
+    std::shared_ptr<pml_loader_t> handle_;
     std::shared_ptr<detail::faults> thrown_;
 };
 

@@ -270,7 +270,7 @@ static void tensors(const std::string &model)
     CHECK(norm.view().error().status == pml::status::invalid_state);
     loader.unload_layer(info.layer).value();
 
-    // A temporary tensor becomes part of its lease.
+    // A lease keeps the handle of a temporary tensor.
     pml::lease kept = loader.tensor("blk.1.attn_q.weight").value().acquire(pml::stream::host(), 5s).value();
     CHECK(kept.as<pml::f16>().value().size() == 256 * 256 && kept.shape().size() == 2);
     pml::lease moved = std::move(kept);
@@ -292,6 +292,33 @@ static void tensors(const std::string &model)
     CHECK(other.acquire().error().status == pml::status::closed);
     pml::tensor adopted = std::move(norm);
     last.release().value();
+}
+
+static void leases_outlive(const std::string &model)
+{
+    std::vector<pml::lease> held;
+    std::optional<pml::layer_lease> layer;
+    std::optional<pml::layer_lease> of_temporary;
+    pml::result<pml::tensor> seen = pml::error{};
+    {
+        pml::loader loader = pml::loader::open(model, on_host()).value();
+        // Of tensors that end with each round.
+        for (pml::tensor tensor : loader.tensors()) held.push_back(tensor.acquire().value());
+        CHECK(held.size() == loader.tensors().size());
+        const pml::layer first = loader.layer("blk.1").value();
+        layer = loader.acquire_layer(first.index()).value();
+        seen = loader.tensor("blk.1.attn_norm.weight");
+    }
+    of_temporary = pml::loader::open(model, on_host()).value().acquire_layer(1).value();
+    CHECK(layer->is_held() && of_temporary->is_held() && of_temporary->index() == 1);
+    CHECK(seen->view().value().as<float>().value().size() == 256);
+    // The loader stays open as long as the layer's lease.
+    seen->acquire().value().release().value();
+    layer->release().value();
+    layer.reset();
+    CHECK(seen->acquire().error().status == pml::status::closed);
+    for (const pml::lease &one : held) CHECK(one.is_held() && one.bytes().value().size() == one.size() && one.shape()[0] > 0);
+    held.clear();
 }
 
 static void layers(const std::string &model)
@@ -392,6 +419,17 @@ static void loading(const std::string &model)
     CHECK(std::equal(into_query.begin(), into_query.end(), at));
     const pml::destination too_small[] = {{norm, into_norm.data(), 3}};
     CHECK(loader.load_into(too_small).error().status == pml::status::invalid_argument);
+    // Of tensors that end before.
+    std::map<std::size_t, std::vector<std::byte>> memory;
+    std::vector<pml::destination> all;
+    for (const pml::tensor &tensor : loader.tensors()) {
+        std::vector<std::byte> &own = memory[tensor.info().offset];
+        own.resize(tensor.info().bytes);
+        all.push_back({tensor, own.data(), own.size()});
+    }
+    loader.load_into(all).value();
+    for (const auto &[offset, own] : memory)
+        CHECK(std::equal(own.begin(), own.end(), file.begin() + static_cast<std::ptrdiff_t>(offset)));
 
     // From memory that the library keeps.
     auto owner = std::make_shared<const std::vector<std::byte>>(file);
@@ -519,6 +557,7 @@ int main(int argc, char **argv)
     small_things();
     metadata(argv[1], argv[2]);
     tensors(argv[1]);
+    leases_outlive(argv[1]);
     layers(argv[1]);
     loading(argv[1]);
     options(argv[1], argv[3]);
