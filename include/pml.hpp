@@ -14,8 +14,13 @@
  * open until then.
  *
  * Callbacks are kept until the loader and its last tensor are gone. An exception that leaves one never reaches the library: it
- * ends the loading (on_error answers fail), and the loader's or a tensor's next wait, acquire, read or load_into has it, once,
- * as the `cause` of an error with status cancelled; `.value()` throws that very exception, as std::future does.
+ * ends the loading, as loader::cancel does, before anybody is told of it, and the loader's or a tensor's next wait, acquire, read
+ * or load_into has it, once, as the `cause` of an error with status cancelled; `.value()` throws that very exception, as
+ * std::future does.
+ *
+ * What callbacks, an allocator or the owner of a model in memory own is destroyed on any thread, maybe the library's, where the
+ * library must not be called. They may refer to loaders, tensors, leases and layers, but must not own any, nor what frees a handle
+ * of pml.h: one of their own loader would keep itself alive for ever.
  *
  * Threads. Member functions may be called from any threads at once, but those of one lease, and whatever moves, assigns or
  * ends an object, which must be the only call with it. Options, rules in the making and results belong to one thread at a
@@ -615,21 +620,32 @@ inline std::optional<std::size_t> index(std::size_t raw) noexcept
 /// What a loader's callbacks threw: the first exception that no call has told yet.
 class faults {
 public:
-    void keep(std::exception_ptr thrown, const char *callback) noexcept
+    /// Whose loading an exception ends.
+    void watch(const std::shared_ptr<pml_loader_t> &loader)
     {
         const std::lock_guard<std::mutex> guard(lock_);
-        if (first_) return;
-        first_ = std::move(thrown);
-        callback_ = callback;
-        any_.store(true, std::memory_order_release);
+        loader_ = loader;
     }
 
-    bool any() const noexcept { return any_.load(std::memory_order_acquire); }
+    /// Keeps the exception and ends the loading, both before `take` gives it.
+    void keep(std::exception_ptr thrown, const char *callback) noexcept
+    {
+        // Where this is its last owner, the loader is freed after the lock.
+        std::shared_ptr<pml_loader_t> loading;
+        const std::lock_guard<std::mutex> guard(lock_);
+        if (!first_) {
+            first_ = std::move(thrown);
+            callback_ = callback;
+        }
+        any_.store(true, std::memory_order_release);
+        loading = loader_.lock();
+        if (loading) pml_loader_cancel(loading.get());
+    }
 
     /// The exception as an error, which is told by that.
     std::optional<error> take()
     {
-        if (!any()) return std::nullopt;
+        if (!any_.load(std::memory_order_acquire)) return std::nullopt;
         const std::lock_guard<std::mutex> guard(lock_);
         if (!first_) return std::nullopt;
         any_.store(false, std::memory_order_release);
@@ -655,6 +671,7 @@ private:
     }
 
     std::mutex lock_;
+    std::weak_ptr<pml_loader_t> loader_;
     std::exception_ptr first_;
     const char *callback_ = "";
     std::atomic<bool> any_{false};
@@ -1190,7 +1207,7 @@ private:
 };
 
 /// Memory of the caller's own for layers: options::allocator. Called on any thread, several at once; must not call the library,
-/// nor throw.
+/// nor throw, nor own what frees a handle of the library's.
 class allocator {
 public:
     virtual ~allocator() = default;
@@ -1254,8 +1271,7 @@ struct callbacks {
     std::function<void(log_level, std::string_view)> log;
     std::shared_ptr<pml::allocator> memory;
 
-    bool tell_events() const noexcept { return layer_loaded || progress || fully_loaded || error; }
-    bool any() const noexcept { return tell_events() || log || memory; }
+    bool any() const noexcept { return layer_loaded || progress || fully_loaded || error || log || memory; }
 };
 
 /// What `user_data` points to: lives until `destroy`.
@@ -1270,14 +1286,11 @@ struct hooks {
         hooks &self = of(user_data);
         return guarded(*self.thrown, "on_layer_loaded", 0, [&] { return self.callbacks.layer_loaded(event_of(*raw)), 0; });
     }
-    /// There whenever any callback for events is, for an exception of any ends the loading here.
     static std::int32_t on_progress(void *user_data, const pml_event_t *raw)
     {
         hooks &self = of(user_data);
-        const std::int32_t cancel = static_cast<std::int32_t>(verdict::cancel);
-        if (self.thrown->any()) return cancel;
-        if (!self.callbacks.progress) return 0;
-        return guarded(*self.thrown, "on_progress", cancel,
+        // An exception has ended the loading by then; a second end could hit what was started since.
+        return guarded(*self.thrown, "on_progress", static_cast<std::int32_t>(verdict::go_on),
                        [&] { return static_cast<std::int32_t>(self.callbacks.progress(event_of(*raw))); });
     }
     static std::int32_t on_fully_loaded(void *user_data, const pml_event_t *raw)
@@ -1312,7 +1325,7 @@ struct hooks {
     void into(pml_options_t &raw, pml_allocator_t &memory)
     {
         if (callbacks.layer_loaded) raw.on_layer_loaded = on_layer_loaded;
-        if (callbacks.tell_events()) raw.on_progress = on_progress;
+        if (callbacks.progress) raw.on_progress = on_progress;
         if (callbacks.fully_loaded) raw.on_fully_loaded = on_fully_loaded;
         if (callbacks.error) raw.on_error = on_error;
         if (callbacks.log) raw.log = on_log;
@@ -2407,6 +2420,7 @@ private:
     loader(pml_loader_t *handle, std::shared_ptr<detail::faults> thrown)
         : handle_(detail::shared(handle)), thrown_(std::move(thrown))
     {
+        if (thrown_) thrown_->watch(handle_);
     }
 
     /// Opens a model with options as pml.h takes them; `open` is called in any case once the callbacks are the library's.

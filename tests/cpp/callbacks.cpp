@@ -194,6 +194,61 @@ static void an_exception_surfaces_once(const std::string &model)
     }
 }
 
+/// Memory of which there is no more than for one layer until it is opened.
+struct gated_memory : pml::allocator {
+    std::atomic<bool> is_open{false};
+    std::atomic<int> given{0};
+    void *allocate(std::size_t size, std::size_t alignment, pml::device) noexcept override
+    {
+        if (given++ > 0 && !in_time([&] { return is_open.load(); })) return nullptr;
+        return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+    }
+    void deallocate(void *memory, std::size_t, std::size_t, pml::device) noexcept override { std::free(memory); }
+};
+
+/// An exception ends the loading, whoever is told of it, and nothing that is started since.
+static void an_exception_ends_the_loading(const std::string &model)
+{
+    const std::string all[] = {"on_layer_loaded", "on_progress", "log"};
+    for (int round = 0; round < 30; round++) {
+        const std::string &by = all[round % 3];
+        auto memory = std::make_shared<gated_memory>();
+        std::atomic<bool> is_to_throw{by != "log"};
+        const auto throw_once = [&] {
+            if (memory->given > 0 && is_to_throw.exchange(false)) throw broken("so it is");
+        };
+        pml::options how = on_host().strategy(pml::strategy::sequential).max_concurrent_loads(1).allocator(memory);
+        if (by == "on_layer_loaded") how.on_layer_loaded([&](const pml::event &) { throw_once(); });
+        if (by == "on_progress")
+            how.on_progress([&](const pml::event &) {
+                throw_once();
+                return pml::verdict::go_on;
+            });
+        if (by == "log") how.log([&](pml::log_level, std::string_view) { throw_once(); }).log_level(pml::log_level::debug);
+        pml::loader loader = pml::loader::open(model, how).value();
+        loader.start().value();
+        if (by == "log") {
+            // The line "started" comes while the second layer waits for memory.
+            CHECK(in_time([&] { return memory->given > 1; }));
+            is_to_throw = true;
+            loader.start().value();
+        }
+        pml::result<void> told;
+        CHECK(in_time([&] { return !(told = loader.callback_failure()); }) && is_thrown(told, by));
+        // It has ended by the time that anybody knows.
+        CHECK(loader.stage() == pml::stage::cancelled);
+        if (round % 2 == 0) {
+            memory->is_open = true;
+            const pml::result<void> ended = loader.wait(10s);
+            CHECK(ended.error().status == pml::status::cancelled && !ended.error().cause && loader.progress() < 1.0);
+        }
+        memory->is_open = true;
+        loader.start().value();
+        loader.wait(10s).value();
+        CHECK(loader.progress() == 1.0);
+    }
+}
+
 static void errors_are_decided(const std::string &model, const std::string &folder)
 {
     const std::string cut = folder + "/cut.gguf";
@@ -258,6 +313,7 @@ int main(int argc, char **argv)
     what_can_wait_is_refused_inside(argv[1]);
     progress_cancels(argv[1]);
     an_exception_surfaces_once(argv[1]);
+    an_exception_ends_the_loading(argv[1]);
     errors_are_decided(argv[1], argv[2]);
     verify_tells(argv[1], argv[2]);
     return 0;
