@@ -32,6 +32,7 @@
 #ifndef PML_HPP
 #define PML_HPP
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -40,6 +41,7 @@
 #include <cstdlib>
 #include <exception>
 #include <functional>
+#include <initializer_list>
 #include <iterator>
 #include <limits>
 #include <memory>
@@ -2310,12 +2312,14 @@ public:
     /// The layers by their indices.
     layer_range layers() const & { return {{raw(), thrown_}, pml_loader_layer_count(raw())}; }
     layer_range layers() const && = delete;
-    /// The layers in the order of use.
+    /// The layers in the order of use. Where another thread sets the order meanwhile, some may stand as they stood before.
     std::vector<pml::layer> layer_order() const &
     {
-        const layer_range all = layers();
-        std::vector<pml::layer> ordered(all.size());
-        for (pml::layer one : all) ordered[one.position()] = std::move(one);
+        std::vector<pml::layer> ordered;
+        for (pml::layer one : layers()) ordered.push_back(std::move(one));
+        std::stable_sort(ordered.begin(), ordered.end(), [](const pml::layer &left, const pml::layer &right) {
+            return left.position() < right.position();
+        });
         return ordered;
     }
     std::vector<pml::layer> layer_order() const && = delete;
@@ -2336,12 +2340,19 @@ public:
     {
         return detail::outcome(pml_loader_set_layer_order(raw(), indices.data(), indices.size()));
     }
+    /// The same, of indices in braces.
+    result<void> set_layer_order(std::initializer_list<std::size_t> indices)
+    {
+        return set_layer_order(span<const std::size_t>(indices));
+    }
     /// Queues layers to be brought into memory, in this order, and waits for nothing.
     /// Errors: out_of_range and budget, before any is queued.
     result<void> prefetch(span<const std::size_t> indices)
     {
         return detail::outcome(pml_loader_prefetch(raw(), indices.data(), indices.size()));
     }
+    /// The same, of indices in braces.
+    result<void> prefetch(std::initializer_list<std::size_t> indices) { return prefetch(span<const std::size_t>(indices)); }
     /// Queues one layer.
     /// Errors: out_of_range; budget.
     result<void> prefetch_layer(std::size_t index) { return detail::outcome(pml_loader_prefetch(raw(), &index, 1)); }

@@ -345,6 +345,10 @@ static void layers(const std::string &model)
     const std::vector<pml::layer> ordered = loader.layer_order();
     CHECK(ordered.size() == 6 && ordered[0].index() == 2 && ordered[1].index() == 4 && ordered[2].position() == 2);
     CHECK(loader.set_layer_order(std::vector<std::size_t>{1, 1}).error().status == pml::status::invalid_argument);
+    // A 0 in braces is an index, no address.
+    loader.set_layer_order({0, 1}).value();
+    CHECK(loader.layer_order()[0].index() == 0 && loader.layer_order()[1].index() == 1);
+    loader.set_layer_order({2, 4}).value();
 
     {
         pml::layer_lease first = loader.acquire_layer(ordered[0].index()).value();
@@ -368,13 +372,36 @@ static void layers(const std::string &model)
     loader.prefetch_layer("blk.3").value();
     CHECK(in_time([&] { return loader.layer("blk.3").value().state() == pml::layer_state::resident; }));
     loader.unload_layer(loader.layer("blk.3").value().index()).value();
-    loader.prefetch_layer(0).value();
-    loader.prefetch(std::vector<std::size_t>{1}).value();
+    loader.prefetch({0, 1}).value();
     CHECK(in_time([&] { return loader.layers()[0].state() == loader.layers()[1].state() &&
                                loader.layers()[1].state() == pml::layer_state::resident; }));
     CHECK(loader.prefetch_layers(std::vector<std::string>{"blk.0", "blk.7"}).error().status == pml::status::not_found);
     loader.prefetch_layers(std::vector<std::string>{"blk.0"}).value();
     CHECK(loader.prefetch_layer("blk.7").error().status == pml::status::not_found);
+    loader.prefetch_layer(0).value();
+    loader.prefetch(std::vector<std::size_t>{1}).value();
+}
+
+static void an_order_has_each_layer_once(const std::string &model)
+{
+    pml::loader loader = pml::loader::open(model, on_host()).value();
+    std::atomic<bool> is_over{false};
+    std::thread other([&] {
+        while (!is_over) {
+            loader.set_layer_order({5, 4, 3, 2, 1, 0}).value();
+            loader.set_layer_order({0, 1, 2, 3, 4, 5}).value();
+        }
+    });
+    for (int round = 0; round < 2000; round++) {
+        std::set<std::size_t> indices;
+        for (const pml::layer &layer : loader.layer_order()) {
+            CHECK(!layer.name().empty());
+            indices.insert(layer.index());
+        }
+        CHECK(indices.size() == 6);
+    }
+    is_over = true;
+    other.join();
 }
 
 static void loading(const std::string &model)
@@ -559,6 +586,7 @@ int main(int argc, char **argv)
     tensors(argv[1]);
     leases_outlive(argv[1]);
     layers(argv[1]);
+    an_order_has_each_layer_once(argv[1]);
     loading(argv[1]);
     options(argv[1], argv[3]);
     return 0;
