@@ -4,7 +4,8 @@
  * Errors. What can fail returns a pml::result<T>: a value, or a pml::error with the status and one line about it.
  * `.value()` gives the value or throws a pml::exception; its classes say what a caller may do about it. Where exceptions
  * are off (-fno-exceptions, or PML_NO_EXCEPTIONS defined) `.value()` prints the line and aborts, so test the result
- * first. Define PML_NO_EXCEPTIONS in all translation units of a program or in none.
+ * first. There the types are others, in an inline namespace of their own: a program may have translation units of both
+ * kinds, but none hands these types to one of the other kind.
  *
  * Handles. Loaders, tensors, budgets and rules are move-only and freed at their end, in any order. `raw()` is the C handle,
  * for what this header lacks; a moved-from object has none, and may only be assigned to or destroyed.
@@ -68,6 +69,12 @@
 #endif
 
 namespace pml {
+// Translation units with and without exceptions would else define the same functions differently.
+#ifdef PML_NO_EXCEPTIONS
+inline namespace aborting {
+#else
+inline namespace throwing {
+#endif
 
 // ---- Enumerations. Their numbers are those of pml.h; a newer library may give others.
 
@@ -2465,6 +2472,7 @@ private:
     std::shared_ptr<detail::faults> thrown_;
 };
 
+} // inline namespace
 } // namespace pml
 
 #endif // PML_HPP

@@ -188,6 +188,17 @@ fn two_translation_units_of_two_standards_are_one_program() {
 }
 
 #[test]
+fn translation_units_with_and_without_exceptions_are_one_program() {
+    for name in compilers() {
+        let bench = Bench::new();
+        // The first definition of an inline function is the program's, unless they are different functions.
+        let sources = [("tests/cpp/aborting.cpp", "c++17"), ("tests/cpp/throwing.cpp", "c++17")];
+        let program = bench.build(name, &sources, &[]).unwrap();
+        run(Command::new(&program).arg(&bench.model));
+    }
+}
+
+#[test]
 fn without_exceptions_a_value_that_is_not_there_aborts() {
     let bench = Bench::new();
     let sources = [("tests/cpp/no_exceptions.cpp", "c++17")];
