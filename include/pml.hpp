@@ -688,10 +688,10 @@ private:
 
 /// Calls what may throw; then the exception is kept and the answer is `otherwise`.
 template <class Answer, class Call>
-Answer guarded(faults &thrown, const char *callback, Answer otherwise, Call call) noexcept
+Answer guarded([[maybe_unused]] faults &thrown, [[maybe_unused]] const char *callback, [[maybe_unused]] Answer otherwise,
+               Call call) noexcept
 {
 #ifdef PML_NO_EXCEPTIONS
-    static_cast<void>(thrown), static_cast<void>(callback), static_cast<void>(otherwise);
     return call();
 #else
     try {
@@ -1293,7 +1293,10 @@ struct hooks {
     static std::int32_t on_layer_loaded(void *user_data, const pml_event_t *raw)
     {
         hooks &self = of(user_data);
-        return guarded(*self.thrown, "on_layer_loaded", 0, [&] { return self.callbacks.layer_loaded(event_of(*raw)), 0; });
+        return guarded(*self.thrown, "on_layer_loaded", 0, [&] {
+            self.callbacks.layer_loaded(event_of(*raw));
+            return 0;
+        });
     }
     static std::int32_t on_progress(void *user_data, const pml_event_t *raw)
     {
@@ -1305,7 +1308,10 @@ struct hooks {
     static std::int32_t on_fully_loaded(void *user_data, const pml_event_t *raw)
     {
         hooks &self = of(user_data);
-        return guarded(*self.thrown, "on_fully_loaded", 0, [&] { return self.callbacks.fully_loaded(event_of(*raw)), 0; });
+        return guarded(*self.thrown, "on_fully_loaded", 0, [&] {
+            self.callbacks.fully_loaded(event_of(*raw));
+            return 0;
+        });
     }
     static std::int32_t on_error(void *user_data, const pml_event_t *raw)
     {
@@ -1316,8 +1322,10 @@ struct hooks {
     static void on_log(void *user_data, std::uint32_t level, const char *message, std::size_t length)
     {
         hooks &self = of(user_data);
-        guarded(*self.thrown, "log", 0,
-                [&] { return self.callbacks.log(static_cast<log_level>(level), text(message, length)), 0; });
+        guarded(*self.thrown, "log", 0, [&] {
+            self.callbacks.log(static_cast<log_level>(level), text(message, length));
+            return 0;
+        });
     }
     static void *allocate(void *user_data, std::size_t size, std::size_t alignment, std::uint32_t kind, std::uint32_t ordinal)
     {
@@ -1388,36 +1396,36 @@ public:
     }
 
     /// Where tensors end up: "cpu", "cuda:0", "hip:1", or "auto", as where it is not said, for the first GPU that has room.
-    options &device(std::string_view name) { return device_ = std::string(name), *this; }
+    options &device(std::string_view name) { return set(device_, std::string(name)); }
     /// What is brought into memory, and when; on_demand.
-    options &strategy(pml::strategy which) { return raw_.strategy = static_cast<std::uint32_t>(which), *this; }
+    options &strategy(pml::strategy which) { return set(raw_.strategy, static_cast<std::uint32_t>(which)); }
     /// At most how many layers are loading at once, those aside that a caller waits for; 3.
-    options &max_concurrent_loads(std::uint32_t layers) { return raw_.max_concurrent_loads = layers, *this; }
+    options &max_concurrent_loads(std::uint32_t layers) { return set(raw_.max_concurrent_loads, layers); }
     /// Layers read ahead under strategy::prefetch; 1.
-    options &prefetch_count(std::uint32_t layers) { return raw_.prefetch_count = layers, *this; }
+    options &prefetch_count(std::uint32_t layers) { return set(raw_.prefetch_count, layers); }
     /// When memory is taken back; never.
-    options &unload(pml::unload when) { return raw_.unload = static_cast<std::uint32_t>(when), *this; }
+    options &unload(pml::unload when) { return set(raw_.unload, static_cast<std::uint32_t>(when)); }
     /// The most layers in memory at once, at least 1; -1, any number.
-    options &max_loaded_layers(std::int64_t layers) { return raw_.max_loaded_layers = layers, *this; }
+    options &max_loaded_layers(std::int64_t layers) { return set(raw_.max_loaded_layers, layers); }
     /// The most bytes of memory for layers; 0, any number.
-    options &memory_budget(std::uint64_t bytes) { return raw_.memory_budget = bytes, *this; }
+    options &memory_budget(std::uint64_t bytes) { return set(raw_.memory_budget, bytes); }
     /// A limit shared with other loaders, besides. It has to live until the model is opened.
-    options &budget(const pml::budget &shared) { return raw_.budget = shared.raw(), *this; }
+    options &budget(const pml::budget &shared) { return set(raw_.budget, shared.raw()); }
     options &budget(pml::budget &&) = delete;
     /// How bytes are read; automatic.
-    options &io(pml::io how) { return raw_.io = static_cast<std::uint32_t>(how), *this; }
+    options &io(pml::io how) { return set(raw_.io, static_cast<std::uint32_t>(how)); }
     /// At most how many reads are under way at once, up to 64; 0, as many as suit the machine.
-    options &workers(std::uint32_t reads) { return raw_.workers = reads, *this; }
+    options &workers(std::uint32_t reads) { return set(raw_.workers, reads); }
     /// What each tensor's address must be a multiple of, in bytes: a power of two up to 4096; 0, the file's own.
-    options &alignment(std::size_t bytes) { return raw_.alignment = bytes, *this; }
+    options &alignment(std::size_t bytes) { return set(raw_.alignment, bytes); }
     /// Bytes behind each tensor that may be read, and are zero, up to 1 MiB; 0.
-    options &tail_padding(std::size_t bytes) { return raw_.tail_padding = bytes, *this; }
+    options &tail_padding(std::size_t bytes) { return set(raw_.tail_padding, bytes); }
     /// The order in which layers are used; automatic.
-    options &layer_order(pml::layer_order which) { return raw_.layer_order = static_cast<std::uint32_t>(which), *this; }
+    options &layer_order(pml::layer_order which) { return set(raw_.layer_order, static_cast<std::uint32_t>(which)); }
     /// What happens after a read that failed; fail.
-    options &recovery(pml::recovery how) { return raw_.recovery = static_cast<std::uint32_t>(how), *this; }
+    options &recovery(pml::recovery how) { return set(raw_.recovery, static_cast<std::uint32_t>(how)); }
     /// How often recovery::retry tries again; 3.
-    options &retry_count(std::uint32_t times) { return raw_.retry_count = times, *this; }
+    options &retry_count(std::uint32_t times) { return set(raw_.retry_count, times); }
     /// How long it waits before the first time, twice as long before each further one; 100 ms.
     options &retry_backoff(timeout first)
     {
@@ -1427,44 +1435,51 @@ public:
         return *this;
     }
     /// Choices by tensor name, copied when the model is opened, until when they have to live.
-    options &rules(const pml::rules &choices) { return raw_.rules = choices.raw(), *this; }
+    options &rules(const pml::rules &choices) { return set(raw_.rules, choices.raw()); }
     options &rules(pml::rules &&) = delete;
     /// Memory of the caller's own for layers; lives until the loader and its last tensor are gone.
-    options &allocator(std::shared_ptr<pml::allocator> memory) { return callbacks_.memory = std::move(memory), *this; }
+    options &allocator(std::shared_ptr<pml::allocator> memory) { return set(callbacks_.memory, std::move(memory)); }
     /// Available bytes of memory below which unload::memory_pressure acts; 0, 5 % of the total.
-    options &pressure_threshold(std::uint64_t bytes) { return raw_.pressure_threshold = bytes, *this; }
+    options &pressure_threshold(std::uint64_t bytes) { return set(raw_.pressure_threshold, bytes); }
     /// The format that the model must have; automatic.
-    options &format(pml::format which) { return raw_.format = static_cast<std::uint32_t>(which), *this; }
+    options &format(pml::format which) { return set(raw_.format, static_cast<std::uint32_t>(which)); }
     /// What all tensors are delivered as that can be, unless a rule says otherwise; keep.
-    options &dtype(pml::dtype as) { return raw_.dtype = static_cast<std::uint32_t>(as), *this; }
+    options &dtype(pml::dtype as) { return set(raw_.dtype, static_cast<std::uint32_t>(as)); }
     /// Whether the stored bytes of what is delivered as something else come too, as a tensor "name.original"; no.
-    options &keep_original(bool keep) { return raw_.keep_original = keep ? 1U : 0U, *this; }
+    options &keep_original(bool keep) { return set(raw_.keep_original, keep ? 1U : 0U); }
     /// The folder where converted models are kept, "" for the user's own; without it none is.
-    options &cache_path(std::string_view folder) { return cache_path_ = std::string(folder), *this; }
+    options &cache_path(std::string_view folder) { return set(cache_path_, std::string(folder)); }
     /// Whether models in the cache are known by all of their bytes; no.
-    options &cache_digest(bool all_bytes) { return raw_.cache_digest = all_bytes ? 1U : 0U, *this; }
+    options &cache_digest(bool all_bytes) { return set(raw_.cache_digest, all_bytes ? 1U : 0U); }
     /// The most bytes that the cache's entries may have; 0, any number.
-    options &cache_limit(std::uint64_t bytes) { return raw_.cache_limit = bytes, *this; }
+    options &cache_limit(std::uint64_t bytes) { return set(raw_.cache_limit, bytes); }
 
     /// Told of each layer that came into memory, each time.
-    options &on_layer_loaded(std::function<void(const event &)> call) { return callbacks_.layer_loaded = std::move(call), *this; }
+    options &on_layer_loaded(std::function<void(const event &)> call) { return set(callbacks_.layer_loaded, std::move(call)); }
     /// Told of bytes delivered and of another stage; may cancel.
-    options &on_progress(std::function<verdict(const event &)> call) { return callbacks_.progress = std::move(call), *this; }
+    options &on_progress(std::function<verdict(const event &)> call) { return set(callbacks_.progress, std::move(call)); }
     /// Told once when all is delivered.
-    options &on_fully_loaded(std::function<void(const event &)> call) { return callbacks_.fully_loaded = std::move(call), *this; }
+    options &on_fully_loaded(std::function<void(const event &)> call) { return set(callbacks_.fully_loaded, std::move(call)); }
     /// Told of a tensor that could not be read, and answers what to do. Where the event has no tensor there is nothing to
     /// decide.
-    options &on_error(std::function<error_answer(const event &)> call) { return callbacks_.error = std::move(call), *this; }
+    options &on_error(std::function<error_answer(const event &)> call) { return set(callbacks_.error, std::move(call)); }
     /// Told what happens, in words that live until it returns; warnings and errors unless log_level says otherwise.
-    options &log(std::function<void(pml::log_level, std::string_view)> call) { return callbacks_.log = std::move(call), *this; }
+    options &log(std::function<void(pml::log_level, std::string_view)> call) { return set(callbacks_.log, std::move(call)); }
     /// How much `log` is told; warning.
-    options &log_level(pml::log_level most) { return raw_.log_level = static_cast<std::uint32_t>(most), *this; }
+    options &log_level(pml::log_level most) { return set(raw_.log_level, static_cast<std::uint32_t>(most)); }
 
     /// The numbers as pml.h has them; texts and callbacks are put in when a model is opened.
     const pml_options_t &raw() const noexcept { return raw_; }
 
 private:
     friend class loader;
+
+    template <class Field, class Value>
+    options &set(Field &field, Value &&value)
+    {
+        field = std::forward<Value>(value);
+        return *this;
+    }
 
     pml_options_t raw_ = PML_OPTIONS_INIT;
     std::optional<std::string> device_;
@@ -1492,7 +1507,11 @@ public:
 
         iterator() = default;
         value_type operator*() const { return get_(at_); }
-        iterator &operator++() { return ++at_, *this; }
+        iterator &operator++()
+        {
+            ++at_;
+            return *this;
+        }
         iterator operator++(int)
         {
             iterator before = *this;
@@ -1707,22 +1726,30 @@ private:
     detail::handle<pml_models_t, pml_models_free> handle_;
 };
 
-/// Where the stores are: `pml::zoo_options{}.path("models")`. A place that is not said is where its program has it; "" is not looked at.
+/// Where the stores are: `pml::zoo_options{}.path("models")`. A place that is not said is where its program has it; another program's
+/// is not looked at where it is "".
 class zoo_options {
 public:
-    /// Our own store; $PML_ZOO, else $XDG_DATA_HOME/pml/zoo, else ~/.local/share/pml/zoo.
-    zoo_options &path(std::string_view folder) { return path_ = std::string(folder), *this; }
+    /// Our own store; where it is not said, or "", $PML_ZOO, else $XDG_DATA_HOME/pml/zoo, else ~/.local/share/pml/zoo.
+    zoo_options &path(std::string_view folder) { return set(path_, std::string(folder)); }
     /// The Hugging Face Hub's cache.
-    zoo_options &huggingface_path(std::string_view folder) { return huggingface_path_ = std::string(folder), *this; }
+    zoo_options &huggingface_path(std::string_view folder) { return set(huggingface_path_, std::string(folder)); }
     /// Ollama's store.
-    zoo_options &ollama_path(std::string_view folder) { return ollama_path_ = std::string(folder), *this; }
+    zoo_options &ollama_path(std::string_view folder) { return set(ollama_path_, std::string(folder)); }
     /// LM Studio's folder of models.
-    zoo_options &lm_studio_path(std::string_view folder) { return lm_studio_path_ = std::string(folder), *this; }
+    zoo_options &lm_studio_path(std::string_view folder) { return set(lm_studio_path_, std::string(folder)); }
     /// The most bytes that our own store holds of what was copied in; 0, any number.
-    zoo_options &limit(std::uint64_t bytes) { return limit_ = bytes, *this; }
+    zoo_options &limit(std::uint64_t bytes) { return set(limit_, bytes); }
 
 private:
     friend class zoo;
+
+    template <class Field, class Value>
+    zoo_options &set(Field &field, Value &&value)
+    {
+        field = std::forward<Value>(value);
+        return *this;
+    }
 
     std::optional<std::string> path_;
     std::optional<std::string> huggingface_path_;
@@ -2096,7 +2123,7 @@ private:
     {
         if (type() != value_type::array)
             return error{status::wrong_type, "metadata key '" + std::string(key()) + "': found no array, expected one"};
-        const std::size_t size = static_cast<std::size_t>(count());
+        const std::size_t size = count();
         if constexpr (std::is_same_v<T, std::string_view>) {
             std::vector<const char *> texts(size);
             std::vector<std::size_t> lengths(size);
