@@ -642,12 +642,14 @@ public:
         // Where this is its last owner, the loader is freed after the lock.
         std::shared_ptr<pml_loader_t> loading;
         const std::lock_guard<std::mutex> guard(lock_);
+        // An end is a line of the log itself: one that throws at each line would end for ever.
+        const bool ends = !first_ || std::string_view(callback) != "log";
         if (!first_) {
             first_ = std::move(thrown);
             callback_ = callback;
         }
         any_.store(true, std::memory_order_release);
-        loading = loader_.lock();
+        if (ends) loading = loader_.lock();
         if (loading) pml_loader_cancel(loading.get());
     }
 

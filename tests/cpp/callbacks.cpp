@@ -249,6 +249,20 @@ static void an_exception_ends_the_loading(const std::string &model)
     }
 }
 
+/// That the loading was ended is a line of the log, too.
+static void a_log_that_always_throws_comes_to_an_end(const std::string &model)
+{
+    std::atomic<int> lines{0};
+    pml::loader loader = pml::loader::open(model, on_host().log_level(pml::log_level::debug).log([&](pml::log_level, std::string_view) {
+                                                      lines++;
+                                                      throw broken("so it is");
+                                                  })).value();
+    loader.start().value();
+    CHECK(in_time([&] { return lines > 0; }));
+    std::this_thread::sleep_for(100ms);
+    CHECK(lines < 1000 && is_thrown(loader.callback_failure(), "log"));
+}
+
 static void errors_are_decided(const std::string &model, const std::string &folder)
 {
     const std::string cut = folder + "/cut.gguf";
@@ -314,6 +328,7 @@ int main(int argc, char **argv)
     progress_cancels(argv[1]);
     an_exception_surfaces_once(argv[1]);
     an_exception_ends_the_loading(argv[1]);
+    a_log_that_always_throws_comes_to_an_end(argv[1]);
     errors_are_decided(argv[1], argv[2]);
     verify_tells(argv[1], argv[2]);
     return 0;
