@@ -4,17 +4,24 @@
  * Errors. What can fail returns a pml::result<T>: a value, or a pml::error with the status and one line about it.
  * `.value()` gives the value or throws a pml::exception; its classes say what a caller may do about it. Where exceptions
  * are off (-fno-exceptions, or PML_NO_EXCEPTIONS defined) `.value()` prints the line and aborts, so test the result
- * first. Define PML_NO_EXCEPTIONS in all translation units of a program or in none.
+ * first. There the types are others, in an inline namespace of their own: a program may have translation units of both
+ * kinds, but none hands these types to one of the other kind.
  *
  * Handles. Loaders, tensors, budgets and rules are move-only and freed at their end, in any order. `raw()` is the C handle,
  * for what this header lacks; a moved-from object has none, and may only be assigned to or destroyed.
  *
- * Leases. A lease holds what it was acquired for in memory and releases it at its end. It uses the handle that it was acquired
- * from: end it before that tensor or loader. A tensor that is a temporary becomes part of its lease.
+ * Leases. A lease holds what it was acquired for in memory and releases it at its end. It keeps the handle that it was acquired
+ * from, so that it may outlive the object: a tensor's lease the tensor and the loader, a layer's lease the loader, which stays
+ * open until then.
  *
  * Callbacks are kept until the loader and its last tensor are gone. An exception that leaves one never reaches the library: it
- * ends the loading (on_error answers fail), and the loader's or a tensor's next wait, acquire, read or load_into has it, once,
- * as the `cause` of an error with status cancelled; `.value()` throws that very exception, as std::future does.
+ * ends the loading, as loader::cancel does, before anybody is told of it, and the loader's or a tensor's next wait, acquire, read
+ * or load_into has it, once, as the `cause` of an error with status cancelled; `.value()` throws that very exception, as
+ * std::future does.
+ *
+ * What callbacks, an allocator or the owner of a model in memory own is destroyed on any thread, maybe the library's, where the
+ * library must not be called. They may refer to loaders, tensors, leases and layers, but must not own any, nor what frees a handle
+ * of pml.h: one of their own loader would keep itself alive for ever.
  *
  * Threads. Member functions may be called from any threads at once, but those of one lease, and whatever moves, assigns or
  * ends an object, which must be the only call with it. Options, rules in the making and results belong to one thread at a
@@ -26,6 +33,7 @@
 #ifndef PML_HPP
 #define PML_HPP
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -34,6 +42,7 @@
 #include <cstdlib>
 #include <exception>
 #include <functional>
+#include <initializer_list>
 #include <iterator>
 #include <limits>
 #include <memory>
@@ -60,6 +69,12 @@
 #endif
 
 namespace pml {
+// Translation units with and without exceptions would else define the same functions differently.
+#ifdef PML_NO_EXCEPTIONS
+inline namespace aborting {
+#else
+inline namespace throwing {
+#endif
 
 // ---- Enumerations. Their numbers are those of pml.h; a newer library may give others.
 
@@ -304,6 +319,23 @@ enum class value_type : std::uint32_t {
 
 // ---- Values and errors.
 
+template <class T>
+class span;
+
+namespace detail {
+
+/// Whether a temporary of this type only refers to its elements.
+template <class T>
+inline constexpr bool is_span = false;
+template <class T>
+inline constexpr bool is_span<span<T>> = true;
+#if __cplusplus >= 202002L
+template <class T, std::size_t N>
+inline constexpr bool is_span<std::span<T, N>> = true;
+#endif
+
+} // namespace detail
+
 /// `size()` elements at `data()`, which belong to somebody else. Converts from containers and, in C++20, to and from std::span.
 template <class T>
 class span {
@@ -322,11 +354,14 @@ public:
     constexpr span(T (&array)[N]) noexcept : data_(array), size_(N)
     {
     }
-    /// The elements of anything that has them in one piece: std::vector, std::array, std::span, std::string, another span.
+    /// The elements of anything that has them in one piece: std::vector, std::array, std::span, std::string, another span. Of a
+    /// temporary that owns them only where they are const, as for an argument of a call.
     template <class Container,
               class = std::enable_if_t<std::is_convertible_v<
                   std::remove_pointer_t<decltype(std::data(std::declval<Container &>()))> (*)[], T (*)[]>>,
-              class = decltype(std::size(std::declval<Container &>()))>
+              class = decltype(std::size(std::declval<Container &>())),
+              class = std::enable_if_t<std::is_lvalue_reference_v<Container> || std::is_const_v<T> ||
+                                       detail::is_span<std::remove_cv_t<Container>>>>
     constexpr span(Container &&from) noexcept : data_(std::data(from)), size_(std::size(from))
     {
     }
@@ -501,7 +536,7 @@ public:
     T *operator->() & noexcept { return std::get_if<0>(&state_); }
     /// The value, where there is one.
     const T *operator->() const & noexcept { return std::get_if<0>(&state_); }
-    /// A lease through it would outlive what it was acquired from; `(*result)` of a temporary is one itself.
+    /// What is reached through it would end with the temporary; `(*result)` of one is the value itself.
     T *operator->() && = delete;
 
     /// The error, where there is no value.
@@ -551,6 +586,10 @@ struct freer {
 template <class T, void (*Free)(T *)>
 using handle = std::unique_ptr<T, freer<T, Free>>;
 
+/// Handles that leases keep too: freed after the last of them.
+inline std::shared_ptr<pml_tensor_t> shared(pml_tensor_t *tensor) { return {tensor, pml_tensor_free}; }
+inline std::shared_ptr<pml_loader_t> shared(pml_loader_t *loader) { return {loader, pml_loader_free}; }
+
 /// This thread's last error.
 inline error last_error(pml_status_t of) { return {static_cast<status>(of), pml_last_error()}; }
 
@@ -590,21 +629,34 @@ inline std::optional<std::size_t> index(std::size_t raw) noexcept
 /// What a loader's callbacks threw: the first exception that no call has told yet.
 class faults {
 public:
-    void keep(std::exception_ptr thrown, const char *callback) noexcept
+    /// Whose loading an exception ends.
+    void watch(const std::shared_ptr<pml_loader_t> &loader)
     {
         const std::lock_guard<std::mutex> guard(lock_);
-        if (first_) return;
-        first_ = std::move(thrown);
-        callback_ = callback;
-        any_.store(true, std::memory_order_release);
+        loader_ = loader;
     }
 
-    bool any() const noexcept { return any_.load(std::memory_order_acquire); }
+    /// Keeps the exception and ends the loading, both before `take` gives it.
+    void keep(std::exception_ptr thrown, const char *callback) noexcept
+    {
+        // Where this is its last owner, the loader is freed after the lock.
+        std::shared_ptr<pml_loader_t> loading;
+        const std::lock_guard<std::mutex> guard(lock_);
+        // An end is a line of the log itself: one that throws at each line would end for ever.
+        const bool ends = !first_ || std::string_view(callback) != "log";
+        if (!first_) {
+            first_ = std::move(thrown);
+            callback_ = callback;
+        }
+        any_.store(true, std::memory_order_release);
+        if (ends) loading = loader_.lock();
+        if (loading) pml_loader_cancel(loading.get());
+    }
 
     /// The exception as an error, which is told by that.
     std::optional<error> take()
     {
-        if (!any()) return std::nullopt;
+        if (!any_.load(std::memory_order_acquire)) return std::nullopt;
         const std::lock_guard<std::mutex> guard(lock_);
         if (!first_) return std::nullopt;
         any_.store(false, std::memory_order_release);
@@ -630,6 +682,7 @@ private:
     }
 
     std::mutex lock_;
+    std::weak_ptr<pml_loader_t> loader_;
     std::exception_ptr first_;
     const char *callback_ = "";
     std::atomic<bool> any_{false};
@@ -637,10 +690,10 @@ private:
 
 /// Calls what may throw; then the exception is kept and the answer is `otherwise`.
 template <class Answer, class Call>
-Answer guarded(faults &thrown, const char *callback, Answer otherwise, Call call) noexcept
+Answer guarded([[maybe_unused]] faults &thrown, [[maybe_unused]] const char *callback, [[maybe_unused]] Answer otherwise,
+               Call call) noexcept
 {
 #ifdef PML_NO_EXCEPTIONS
-    static_cast<void>(thrown), static_cast<void>(callback), static_cast<void>(otherwise);
     return call();
 #else
     try {
@@ -856,9 +909,16 @@ struct element<std::uint64_t> {
 
 // ---- Tensors.
 
+class lease;
+
 /// A tensor in memory, not to be written. Valid while the tensor or its layer is acquired.
 class view {
 public:
+    view(const view &) noexcept = default;
+    view &operator=(const view &) noexcept = default;
+    view(const lease &&) = delete;
+    view &operator=(const lease &&) = delete;
+
     /// The first byte's address, in the memory of `device()`. Of a tensor without bytes not to be read.
     const void *data() const noexcept { return raw_.data; }
     /// How many bytes.
@@ -929,18 +989,18 @@ struct tensor_info {
 
 namespace detail {
 
-using tensor_handle = handle<pml_tensor_t, pml_tensor_free>;
-
-/// Releases a tensor on the stream that it was acquired on.
+/// Releases a tensor on the stream that it was acquired on, and keeps its handle until then.
 struct tensor_releaser {
     void *stream = nullptr;
+    std::shared_ptr<pml_tensor_t> kept;
     void operator()(pml_tensor_t *tensor) const noexcept { pml_tensor_release(tensor, stream); }
 };
 
-/// Releases a layer on the stream that it was acquired on.
+/// Releases a layer on the stream that it was acquired on, and keeps its loader's handle until then.
 struct layer_releaser {
     std::size_t layer = 0;
     void *stream = nullptr;
+    std::shared_ptr<pml_loader_t> kept;
     void operator()(pml_loader_t *loader) const noexcept { pml_loader_release_layer(loader, layer, stream); }
 };
 
@@ -950,17 +1010,29 @@ struct layer_releaser {
 class lease : public view {
 public:
     lease(lease &&) noexcept = default;
-    /// Releases what was held, and holds what `other` held.
-    lease &operator=(lease &&other) noexcept
-    {
-        view::operator=(other);
-        // The release needs the tensor that this lease may own.
-        held_ = std::move(other.held_);
-        owned_ = std::move(other.owned_);
-        return *this;
-    }
+    /// Releases what was held, and holds what the other held.
+    lease &operator=(lease &&) noexcept = default;
     lease(const lease &) = delete;
     lease &operator=(const lease &) = delete;
+
+    // What ends with the lease is not had of a temporary.
+    /// As view::data.
+    const void *data() const & noexcept { return view::data(); }
+    const void *data() const && = delete;
+    /// As view::shape.
+    span<const std::int64_t> shape() const & noexcept { return view::shape(); }
+    span<const std::int64_t> shape() const && = delete;
+    /// As view::bytes.
+    result<span<const std::byte>> bytes() const & { return view::bytes(); }
+    result<span<const std::byte>> bytes() const && = delete;
+    /// As view::as.
+    template <class T>
+    result<span<const T>> as() const &
+    {
+        return view::as<T>();
+    }
+    template <class T>
+    result<span<const T>> as() const && = delete;
 
     /// The stream that it was acquired on.
     pml::stream stream() const noexcept { return held_.get_deleter().stream; }
@@ -979,9 +1051,11 @@ public:
 
 private:
     friend class tensor;
-    lease(const view &seen, pml_tensor_t *held, pml::stream on) noexcept : view(seen), held_(held, {on.raw()}) {}
+    lease(const view &seen, const std::shared_ptr<pml_tensor_t> &held, pml::stream on) noexcept
+        : view(seen), held_(held.get(), {on.raw(), held})
+    {
+    }
 
-    detail::tensor_handle owned_;
     std::unique_ptr<pml_tensor_t, detail::tensor_releaser> held_;
 };
 
@@ -989,10 +1063,14 @@ private:
 class tensor {
 public:
     /// Takes over a handle of pml.h's.
-    explicit tensor(pml_tensor_t *handle) noexcept : handle_(handle) {}
+    explicit tensor(pml_tensor_t *handle) : handle_(detail::shared(handle)) {}
+    tensor(tensor &&) noexcept = default;
+    tensor &operator=(tensor &&) noexcept = default;
+    tensor(const tensor &) = delete;
+    tensor &operator=(const tensor &) = delete;
 
     /// What the headers say of it; loads nothing.
-    tensor_info info() const noexcept
+    tensor_info info() const & noexcept
     {
         pml_tensor_info_t raw = PML_TENSOR_INFO_INIT;
         pml_tensor_get_info(handle_.get(), &raw);
@@ -1009,8 +1087,10 @@ public:
         info.offset = raw.offset;
         return info;
     }
+    tensor_info info() const && = delete;
     /// Its name; lives as long as the handle.
-    std::string_view name() const noexcept { return info().name; }
+    std::string_view name() const & noexcept { return info().name; }
+    std::string_view name() const && = delete;
     /// Whether its bytes are in memory now. Without an acquire that may change at once.
     bool is_loaded() const noexcept { return pml_tensor_is_loaded(handle_.get()); }
 
@@ -1021,31 +1101,25 @@ public:
     /// Brings it into memory and holds it there as long as the lease lives. `wait` limits the wait for room that others hold, a
     /// read takes as long as it takes.
     /// Errors: those of pml_tensor_acquire.
-    result<lease> acquire(pml::stream on = pml::stream::host(), timeout wait = timeout::never()) &
+    result<lease> acquire(pml::stream on = pml::stream::host(), timeout wait = timeout::never())
     {
         pml_view_t raw = PML_VIEW_INIT;
         const result<void> acquired = detail::unless_thrown(
             thrown_, [&] { return pml_tensor_acquire(handle_.get(), on.raw(), wait.raw(), &raw); });
         if (!acquired) return acquired.error();
-        return lease(pml::view(raw), handle_.get(), on);
-    }
-    /// The same of a temporary, which becomes part of the lease.
-    result<lease> acquire(pml::stream on = pml::stream::host(), timeout wait = timeout::never()) &&
-    {
-        result<lease> acquired = acquire(on, wait);
-        if (acquired) acquired->owned_ = std::move(handle_);
-        return acquired;
+        return lease(pml::view(raw), handle_, on);
     }
 
     /// Where its bytes are, while it or its layer is acquired. Takes no lock and does not wait.
     /// Errors: invalid_state where neither is acquired.
-    result<pml::view> view() const
+    result<pml::view> view() const &
     {
         pml_view_t raw = PML_VIEW_INIT;
         const pml_status_t status = pml_tensor_view(handle_.get(), &raw);
         if (status != PML_STATUS_OK) return detail::last_error(status);
         return pml::view(raw);
     }
+    result<pml::view> view() const && = delete;
 
     /// Copies `size` bytes, from its byte `offset` on, into the caller's memory on the host. Keeps nothing in memory.
     /// Errors: those of pml_tensor_read.
@@ -1059,13 +1133,14 @@ public:
 
 private:
     friend class loader;
+    friend class destination;
     friend struct tensor_at;
-    tensor(pml_tensor_t *handle, std::shared_ptr<detail::faults> thrown) noexcept
-        : handle_(handle), thrown_(std::move(thrown))
+    tensor(pml_tensor_t *handle, std::shared_ptr<detail::faults> thrown)
+        : handle_(detail::shared(handle)), thrown_(std::move(thrown))
     {
     }
 
-    detail::tensor_handle handle_;
+    std::shared_ptr<pml_tensor_t> handle_;
     std::shared_ptr<detail::faults> thrown_;
 };
 
@@ -1143,7 +1218,7 @@ private:
 };
 
 /// Memory of the caller's own for layers: options::allocator. Called on any thread, several at once; must not call the library,
-/// nor throw.
+/// nor throw, nor own what frees a handle of the library's.
 class allocator {
 public:
     virtual ~allocator() = default;
@@ -1207,8 +1282,7 @@ struct callbacks {
     std::function<void(log_level, std::string_view)> log;
     std::shared_ptr<pml::allocator> memory;
 
-    bool tell_events() const noexcept { return layer_loaded || progress || fully_loaded || error; }
-    bool any() const noexcept { return tell_events() || log || memory; }
+    bool any() const noexcept { return layer_loaded || progress || fully_loaded || error || log || memory; }
 };
 
 /// What `user_data` points to: lives until `destroy`.
@@ -1221,22 +1295,25 @@ struct hooks {
     static std::int32_t on_layer_loaded(void *user_data, const pml_event_t *raw)
     {
         hooks &self = of(user_data);
-        return guarded(*self.thrown, "on_layer_loaded", 0, [&] { return self.callbacks.layer_loaded(event_of(*raw)), 0; });
+        return guarded(*self.thrown, "on_layer_loaded", 0, [&] {
+            self.callbacks.layer_loaded(event_of(*raw));
+            return 0;
+        });
     }
-    /// There whenever any callback for events is, for an exception of any ends the loading here.
     static std::int32_t on_progress(void *user_data, const pml_event_t *raw)
     {
         hooks &self = of(user_data);
-        const std::int32_t cancel = static_cast<std::int32_t>(verdict::cancel);
-        if (self.thrown->any()) return cancel;
-        if (!self.callbacks.progress) return 0;
-        return guarded(*self.thrown, "on_progress", cancel,
+        // An exception has ended the loading by then; a second end could hit what was started since.
+        return guarded(*self.thrown, "on_progress", static_cast<std::int32_t>(verdict::go_on),
                        [&] { return static_cast<std::int32_t>(self.callbacks.progress(event_of(*raw))); });
     }
     static std::int32_t on_fully_loaded(void *user_data, const pml_event_t *raw)
     {
         hooks &self = of(user_data);
-        return guarded(*self.thrown, "on_fully_loaded", 0, [&] { return self.callbacks.fully_loaded(event_of(*raw)), 0; });
+        return guarded(*self.thrown, "on_fully_loaded", 0, [&] {
+            self.callbacks.fully_loaded(event_of(*raw));
+            return 0;
+        });
     }
     static std::int32_t on_error(void *user_data, const pml_event_t *raw)
     {
@@ -1247,8 +1324,10 @@ struct hooks {
     static void on_log(void *user_data, std::uint32_t level, const char *message, std::size_t length)
     {
         hooks &self = of(user_data);
-        guarded(*self.thrown, "log", 0,
-                [&] { return self.callbacks.log(static_cast<log_level>(level), text(message, length)), 0; });
+        guarded(*self.thrown, "log", 0, [&] {
+            self.callbacks.log(static_cast<log_level>(level), text(message, length));
+            return 0;
+        });
     }
     static void *allocate(void *user_data, std::size_t size, std::size_t alignment, std::uint32_t kind, std::uint32_t ordinal)
     {
@@ -1265,7 +1344,7 @@ struct hooks {
     void into(pml_options_t &raw, pml_allocator_t &memory)
     {
         if (callbacks.layer_loaded) raw.on_layer_loaded = on_layer_loaded;
-        if (callbacks.tell_events()) raw.on_progress = on_progress;
+        if (callbacks.progress) raw.on_progress = on_progress;
         if (callbacks.fully_loaded) raw.on_fully_loaded = on_fully_loaded;
         if (callbacks.error) raw.on_error = on_error;
         if (callbacks.log) raw.log = on_log;
@@ -1319,36 +1398,36 @@ public:
     }
 
     /// Where tensors end up: "cpu", "cuda:0", "hip:1", or "auto", as where it is not said, for the first GPU that has room.
-    options &device(std::string_view name) { return device_ = std::string(name), *this; }
+    options &device(std::string_view name) { return set(device_, std::string(name)); }
     /// What is brought into memory, and when; on_demand.
-    options &strategy(pml::strategy which) { return raw_.strategy = static_cast<std::uint32_t>(which), *this; }
+    options &strategy(pml::strategy which) { return set(raw_.strategy, static_cast<std::uint32_t>(which)); }
     /// At most how many layers are loading at once, those aside that a caller waits for; 3.
-    options &max_concurrent_loads(std::uint32_t layers) { return raw_.max_concurrent_loads = layers, *this; }
+    options &max_concurrent_loads(std::uint32_t layers) { return set(raw_.max_concurrent_loads, layers); }
     /// Layers read ahead under strategy::prefetch; 1.
-    options &prefetch_count(std::uint32_t layers) { return raw_.prefetch_count = layers, *this; }
+    options &prefetch_count(std::uint32_t layers) { return set(raw_.prefetch_count, layers); }
     /// When memory is taken back; never.
-    options &unload(pml::unload when) { return raw_.unload = static_cast<std::uint32_t>(when), *this; }
+    options &unload(pml::unload when) { return set(raw_.unload, static_cast<std::uint32_t>(when)); }
     /// The most layers in memory at once, at least 1; -1, any number.
-    options &max_loaded_layers(std::int64_t layers) { return raw_.max_loaded_layers = layers, *this; }
+    options &max_loaded_layers(std::int64_t layers) { return set(raw_.max_loaded_layers, layers); }
     /// The most bytes of memory for layers; 0, any number.
-    options &memory_budget(std::uint64_t bytes) { return raw_.memory_budget = bytes, *this; }
+    options &memory_budget(std::uint64_t bytes) { return set(raw_.memory_budget, bytes); }
     /// A limit shared with other loaders, besides. It has to live until the model is opened.
-    options &budget(const pml::budget &shared) { return raw_.budget = shared.raw(), *this; }
+    options &budget(const pml::budget &shared) { return set(raw_.budget, shared.raw()); }
     options &budget(pml::budget &&) = delete;
     /// How bytes are read; automatic.
-    options &io(pml::io how) { return raw_.io = static_cast<std::uint32_t>(how), *this; }
+    options &io(pml::io how) { return set(raw_.io, static_cast<std::uint32_t>(how)); }
     /// At most how many reads are under way at once, up to 64; 0, as many as suit the machine.
-    options &workers(std::uint32_t reads) { return raw_.workers = reads, *this; }
+    options &workers(std::uint32_t reads) { return set(raw_.workers, reads); }
     /// What each tensor's address must be a multiple of, in bytes: a power of two up to 4096; 0, the file's own.
-    options &alignment(std::size_t bytes) { return raw_.alignment = bytes, *this; }
+    options &alignment(std::size_t bytes) { return set(raw_.alignment, bytes); }
     /// Bytes behind each tensor that may be read, and are zero, up to 1 MiB; 0.
-    options &tail_padding(std::size_t bytes) { return raw_.tail_padding = bytes, *this; }
+    options &tail_padding(std::size_t bytes) { return set(raw_.tail_padding, bytes); }
     /// The order in which layers are used; automatic.
-    options &layer_order(pml::layer_order which) { return raw_.layer_order = static_cast<std::uint32_t>(which), *this; }
+    options &layer_order(pml::layer_order which) { return set(raw_.layer_order, static_cast<std::uint32_t>(which)); }
     /// What happens after a read that failed; fail.
-    options &recovery(pml::recovery how) { return raw_.recovery = static_cast<std::uint32_t>(how), *this; }
+    options &recovery(pml::recovery how) { return set(raw_.recovery, static_cast<std::uint32_t>(how)); }
     /// How often recovery::retry tries again; 3.
-    options &retry_count(std::uint32_t times) { return raw_.retry_count = times, *this; }
+    options &retry_count(std::uint32_t times) { return set(raw_.retry_count, times); }
     /// How long it waits before the first time, twice as long before each further one; 100 ms.
     options &retry_backoff(timeout first)
     {
@@ -1358,44 +1437,51 @@ public:
         return *this;
     }
     /// Choices by tensor name, copied when the model is opened, until when they have to live.
-    options &rules(const pml::rules &choices) { return raw_.rules = choices.raw(), *this; }
+    options &rules(const pml::rules &choices) { return set(raw_.rules, choices.raw()); }
     options &rules(pml::rules &&) = delete;
     /// Memory of the caller's own for layers; lives until the loader and its last tensor are gone.
-    options &allocator(std::shared_ptr<pml::allocator> memory) { return callbacks_.memory = std::move(memory), *this; }
+    options &allocator(std::shared_ptr<pml::allocator> memory) { return set(callbacks_.memory, std::move(memory)); }
     /// Available bytes of memory below which unload::memory_pressure acts; 0, 5 % of the total.
-    options &pressure_threshold(std::uint64_t bytes) { return raw_.pressure_threshold = bytes, *this; }
+    options &pressure_threshold(std::uint64_t bytes) { return set(raw_.pressure_threshold, bytes); }
     /// The format that the model must have; automatic.
-    options &format(pml::format which) { return raw_.format = static_cast<std::uint32_t>(which), *this; }
+    options &format(pml::format which) { return set(raw_.format, static_cast<std::uint32_t>(which)); }
     /// What all tensors are delivered as that can be, unless a rule says otherwise; keep.
-    options &dtype(pml::dtype as) { return raw_.dtype = static_cast<std::uint32_t>(as), *this; }
+    options &dtype(pml::dtype as) { return set(raw_.dtype, static_cast<std::uint32_t>(as)); }
     /// Whether the stored bytes of what is delivered as something else come too, as a tensor "name.original"; no.
-    options &keep_original(bool keep) { return raw_.keep_original = keep ? 1U : 0U, *this; }
+    options &keep_original(bool keep) { return set(raw_.keep_original, keep ? 1U : 0U); }
     /// The folder where converted models are kept, "" for the user's own; without it none is.
-    options &cache_path(std::string_view folder) { return cache_path_ = std::string(folder), *this; }
+    options &cache_path(std::string_view folder) { return set(cache_path_, std::string(folder)); }
     /// Whether models in the cache are known by all of their bytes; no.
-    options &cache_digest(bool all_bytes) { return raw_.cache_digest = all_bytes ? 1U : 0U, *this; }
+    options &cache_digest(bool all_bytes) { return set(raw_.cache_digest, all_bytes ? 1U : 0U); }
     /// The most bytes that the cache's entries may have; 0, any number.
-    options &cache_limit(std::uint64_t bytes) { return raw_.cache_limit = bytes, *this; }
+    options &cache_limit(std::uint64_t bytes) { return set(raw_.cache_limit, bytes); }
 
     /// Told of each layer that came into memory, each time.
-    options &on_layer_loaded(std::function<void(const event &)> call) { return callbacks_.layer_loaded = std::move(call), *this; }
+    options &on_layer_loaded(std::function<void(const event &)> call) { return set(callbacks_.layer_loaded, std::move(call)); }
     /// Told of bytes delivered and of another stage; may cancel.
-    options &on_progress(std::function<verdict(const event &)> call) { return callbacks_.progress = std::move(call), *this; }
+    options &on_progress(std::function<verdict(const event &)> call) { return set(callbacks_.progress, std::move(call)); }
     /// Told once when all is delivered.
-    options &on_fully_loaded(std::function<void(const event &)> call) { return callbacks_.fully_loaded = std::move(call), *this; }
+    options &on_fully_loaded(std::function<void(const event &)> call) { return set(callbacks_.fully_loaded, std::move(call)); }
     /// Told of a tensor that could not be read, and answers what to do. Where the event has no tensor there is nothing to
     /// decide.
-    options &on_error(std::function<error_answer(const event &)> call) { return callbacks_.error = std::move(call), *this; }
+    options &on_error(std::function<error_answer(const event &)> call) { return set(callbacks_.error, std::move(call)); }
     /// Told what happens, in words that live until it returns; warnings and errors unless log_level says otherwise.
-    options &log(std::function<void(pml::log_level, std::string_view)> call) { return callbacks_.log = std::move(call), *this; }
+    options &log(std::function<void(pml::log_level, std::string_view)> call) { return set(callbacks_.log, std::move(call)); }
     /// How much `log` is told; warning.
-    options &log_level(pml::log_level most) { return raw_.log_level = static_cast<std::uint32_t>(most), *this; }
+    options &log_level(pml::log_level most) { return set(raw_.log_level, static_cast<std::uint32_t>(most)); }
 
     /// The numbers as pml.h has them; texts and callbacks are put in when a model is opened.
     const pml_options_t &raw() const noexcept { return raw_; }
 
 private:
     friend class loader;
+
+    template <class Field, class Value>
+    options &set(Field &field, Value &&value)
+    {
+        field = std::forward<Value>(value);
+        return *this;
+    }
 
     pml_options_t raw_ = PML_OPTIONS_INIT;
     std::optional<std::string> device_;
@@ -1423,7 +1509,11 @@ public:
 
         iterator() = default;
         value_type operator*() const { return get_(at_); }
-        iterator &operator++() { return ++at_, *this; }
+        iterator &operator++()
+        {
+            ++at_;
+            return *this;
+        }
         iterator operator++(int)
         {
             iterator before = *this;
@@ -1541,9 +1631,11 @@ public:
 
     /// All that is known of it. What stands in its headers is read the first time.
     /// Errors: those of pml_loader_open_model.
-    result<model_info> info() const { return told(pml_model_info); }
+    result<model_info> info() const & { return told(pml_model_info); }
+    result<model_info> info() const && = delete;
     /// What is known of it without looking into its files, for lists: what only headers say is not there.
-    model_info summary() const { return told(pml_model_summary).value(); }
+    model_info summary() const & { return told(pml_model_summary).value(); }
+    model_info summary() const && = delete;
     /// Its files. Reads nothing.
     file_range files() const &
     {
@@ -1614,7 +1706,7 @@ public:
     /// Behind the last model.
     range<model_at>::iterator end() const { return all().end(); }
     /// Lines about what is not whole and what could not be looked at; they live as long as the list.
-    std::vector<std::string_view> remarks() const
+    std::vector<std::string_view> remarks() const &
     {
         std::vector<std::string_view> lines(pml_models_remark_count(handle_.get()));
         for (std::size_t index = 0; index < lines.size(); index++) {
@@ -1625,6 +1717,7 @@ public:
         }
         return lines;
     }
+    std::vector<std::string_view> remarks() const && = delete;
 
     /// The handle of pml.h's, which stays this object's.
     pml_models_t *raw() const noexcept { return handle_.get(); }
@@ -1635,22 +1728,30 @@ private:
     detail::handle<pml_models_t, pml_models_free> handle_;
 };
 
-/// Where the stores are: `pml::zoo_options{}.path("models")`. A place that is not said is where its program has it; "" is not looked at.
+/// Where the stores are: `pml::zoo_options{}.path("models")`. A place that is not said is where its program has it; another program's
+/// is not looked at where it is "".
 class zoo_options {
 public:
-    /// Our own store; $PML_ZOO, else $XDG_DATA_HOME/pml/zoo, else ~/.local/share/pml/zoo.
-    zoo_options &path(std::string_view folder) { return path_ = std::string(folder), *this; }
+    /// Our own store; where it is not said, or "", $PML_ZOO, else $XDG_DATA_HOME/pml/zoo, else ~/.local/share/pml/zoo.
+    zoo_options &path(std::string_view folder) { return set(path_, std::string(folder)); }
     /// The Hugging Face Hub's cache.
-    zoo_options &huggingface_path(std::string_view folder) { return huggingface_path_ = std::string(folder), *this; }
+    zoo_options &huggingface_path(std::string_view folder) { return set(huggingface_path_, std::string(folder)); }
     /// Ollama's store.
-    zoo_options &ollama_path(std::string_view folder) { return ollama_path_ = std::string(folder), *this; }
+    zoo_options &ollama_path(std::string_view folder) { return set(ollama_path_, std::string(folder)); }
     /// LM Studio's folder of models.
-    zoo_options &lm_studio_path(std::string_view folder) { return lm_studio_path_ = std::string(folder), *this; }
+    zoo_options &lm_studio_path(std::string_view folder) { return set(lm_studio_path_, std::string(folder)); }
     /// The most bytes that our own store holds of what was copied in; 0, any number.
-    zoo_options &limit(std::uint64_t bytes) { return limit_ = bytes, *this; }
+    zoo_options &limit(std::uint64_t bytes) { return set(limit_, bytes); }
 
 private:
     friend class zoo;
+
+    template <class Field, class Value>
+    zoo_options &set(Field &field, Value &&value)
+    {
+        field = std::forward<Value>(value);
+        return *this;
+    }
 
     std::optional<std::string> path_;
     std::optional<std::string> huggingface_path_;
@@ -1854,7 +1955,7 @@ struct layer_at {
 using layer_range = range<layer_at>;
 
 /// A layer held in memory. Releases it at its end, on the stream that it was acquired on; `tensor::view` tells where its tensors
-/// are.
+/// are. The loader stays open until then.
 class layer_lease {
 public:
     /// The layer's index.
@@ -1876,7 +1977,10 @@ public:
 
 private:
     friend class loader;
-    layer_lease(pml_loader_t *loader, std::size_t layer, pml::stream on) noexcept : held_(loader, {layer, on.raw()}) {}
+    layer_lease(const std::shared_ptr<pml_loader_t> &loader, std::size_t layer, pml::stream on) noexcept
+        : held_(loader.get(), {layer, on.raw(), loader})
+    {
+    }
 
     std::unique_ptr<pml_loader_t, detail::layer_releaser> held_;
 };
@@ -2021,7 +2125,7 @@ private:
     {
         if (type() != value_type::array)
             return error{status::wrong_type, "metadata key '" + std::string(key()) + "': found no array, expected one"};
-        const std::size_t size = static_cast<std::size_t>(count());
+        const std::size_t size = count();
         if constexpr (std::is_same_v<T, std::string_view>) {
             std::vector<const char *> texts(size);
             std::vector<std::size_t> lengths(size);
@@ -2124,20 +2228,29 @@ struct stats : pml_stats_t {
 };
 
 /// Where loader::load_into puts a tensor.
-struct destination {
-    /// A tensor of that loader.
-    const pml::tensor &tensor;
-    /// Memory of the device that the layers are on.
-    void *memory;
-    /// Its bytes, at least the tensor's.
-    std::size_t size;
+class destination {
+public:
+    /// A tensor of that loader, whose handle this keeps; memory of the device that the layers are on; its bytes, at least the
+    /// tensor's.
+    destination(const tensor &what, void *memory, std::size_t size) : tensor_(what.handle_), memory_(memory), size_(size) {}
+
+private:
+    friend class loader;
+
+    std::shared_ptr<pml_tensor_t> tensor_;
+    void *memory_;
+    std::size_t size_;
 };
 
 /// An opened model.
 class loader {
 public:
     /// Takes over a handle of pml.h's.
-    explicit loader(pml_loader_t *handle) noexcept : handle_(handle) {}
+    explicit loader(pml_loader_t *handle) : handle_(detail::shared(handle)) {}
+    loader(loader &&) noexcept = default;
+    loader &operator=(loader &&) noexcept = default;
+    loader(const loader &) = delete;
+    loader &operator=(const loader &) = delete;
 
     /// Opens a model file, any of a set, or a folder. Reads headers only, and brings no tensor.
     /// Errors: those of pml_loader_open.
@@ -2235,12 +2348,14 @@ public:
     /// The layers by their indices.
     layer_range layers() const & { return {{raw(), thrown_}, pml_loader_layer_count(raw())}; }
     layer_range layers() const && = delete;
-    /// The layers in the order of use.
+    /// The layers in the order of use. Where another thread sets the order meanwhile, some may stand as they stood before.
     std::vector<pml::layer> layer_order() const &
     {
-        const layer_range all = layers();
-        std::vector<pml::layer> ordered(all.size());
-        for (pml::layer one : all) ordered[one.position()] = std::move(one);
+        std::vector<pml::layer> ordered;
+        for (pml::layer one : layers()) ordered.push_back(std::move(one));
+        std::stable_sort(ordered.begin(), ordered.end(), [](const pml::layer &left, const pml::layer &right) {
+            return left.position() < right.position();
+        });
         return ordered;
     }
     std::vector<pml::layer> layer_order() const && = delete;
@@ -2261,12 +2376,19 @@ public:
     {
         return detail::outcome(pml_loader_set_layer_order(raw(), indices.data(), indices.size()));
     }
+    /// The same, of indices in braces.
+    result<void> set_layer_order(std::initializer_list<std::size_t> indices)
+    {
+        return set_layer_order(span<const std::size_t>(indices));
+    }
     /// Queues layers to be brought into memory, in this order, and waits for nothing.
     /// Errors: out_of_range and budget, before any is queued.
     result<void> prefetch(span<const std::size_t> indices)
     {
         return detail::outcome(pml_loader_prefetch(raw(), indices.data(), indices.size()));
     }
+    /// The same, of indices in braces.
+    result<void> prefetch(std::initializer_list<std::size_t> indices) { return prefetch(span<const std::size_t>(indices)); }
     /// Queues one layer.
     /// Errors: out_of_range; budget.
     result<void> prefetch_layer(std::size_t index) { return detail::outcome(pml_loader_prefetch(raw(), &index, 1)); }
@@ -2288,16 +2410,16 @@ public:
         }
         return detail::outcome(pml_loader_prefetch_layers(raw(), texts.data(), texts.size()));
     }
-    /// Brings a layer into memory and holds it there as long as the lease lives, which must end before the loader. `wait` limits the wait for
-    /// room that others hold; a read takes as long as it takes. Of a layer that is in memory this takes no lock.
+    /// Brings a layer into memory and holds it there as long as the lease lives. `wait` limits the wait for room that others hold; a
+    /// read takes as long as it takes. Of a layer that is in memory this takes no lock.
     /// Errors: those of pml_loader_acquire_layer.
     result<layer_lease> acquire_layer(std::size_t index, pml::stream on = pml::stream::host(),
-                                      timeout wait = timeout::never()) &
+                                      timeout wait = timeout::never())
     {
         const result<void> acquired = detail::unless_thrown(
             thrown_, [&] { return pml_loader_acquire_layer(raw(), index, on.raw(), wait.raw()); });
         if (!acquired) return acquired.error();
-        return layer_lease(raw(), index, on);
+        return layer_lease(handle_, index, on);
     }
     /// Gives a layer's memory back to the system.
     /// Errors: busy while it or one of its tensors is acquired; out_of_range; would_deadlock.
@@ -2311,9 +2433,9 @@ public:
         std::vector<void *> memory;
         std::vector<std::size_t> sizes;
         for (const destination &one : all) {
-            tensors.push_back(one.tensor.raw());
-            memory.push_back(one.memory);
-            sizes.push_back(one.size);
+            tensors.push_back(one.tensor_.get());
+            memory.push_back(one.memory_);
+            sizes.push_back(one.size_);
         }
         return detail::unless_thrown(thrown_, [&] {
             return pml_loader_load_into(raw(), tensors.data(), memory.data(), sizes.data(), sizes.size(), on.raw());
@@ -2342,9 +2464,10 @@ public:
     pml_loader_t *raw() const noexcept { return handle_.get(); }
 
 private:
-    loader(pml_loader_t *handle, std::shared_ptr<detail::faults> thrown) noexcept
-        : handle_(handle), thrown_(std::move(thrown))
+    loader(pml_loader_t *handle, std::shared_ptr<detail::faults> thrown)
+        : handle_(detail::shared(handle)), thrown_(std::move(thrown))
     {
+        if (thrown_) thrown_->watch(handle_);
     }
 
     /// Opens a model with options as pml.h takes them; `open` is called in any case once the callbacks are the library's.
@@ -2374,10 +2497,11 @@ private:
         return loader(handle, std::move(thrown));
     }
 
-    detail::handle<pml_loader_t, pml_loader_free> handle_;
+    std::shared_ptr<pml_loader_t> handle_;
     std::shared_ptr<detail::faults> thrown_;
 };
 
+} // inline namespace
 } // namespace pml
 
 #endif // PML_HPP

@@ -194,14 +194,83 @@ static void an_exception_surfaces_once(const std::string &model)
     }
 }
 
+/// Memory of which there is no more than for one layer until it is opened.
+struct gated_memory : pml::allocator {
+    std::atomic<bool> is_open{false};
+    std::atomic<int> given{0};
+    void *allocate(std::size_t size, std::size_t alignment, pml::device) noexcept override
+    {
+        if (given++ > 0 && !in_time([&] { return is_open.load(); })) return nullptr;
+        return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+    }
+    void deallocate(void *memory, std::size_t, std::size_t, pml::device) noexcept override { std::free(memory); }
+};
+
+/// An exception ends the loading, whoever is told of it, and nothing that is started since.
+static void an_exception_ends_the_loading(const std::string &model)
+{
+    const std::string all[] = {"on_layer_loaded", "on_progress", "log"};
+    for (int round = 0; round < 30; round++) {
+        const std::string &by = all[round % 3];
+        auto memory = std::make_shared<gated_memory>();
+        std::atomic<bool> is_to_throw{by != "log"};
+        const auto throw_once = [&] {
+            if (memory->given > 0 && is_to_throw.exchange(false)) throw broken("so it is");
+        };
+        pml::options how = on_host().strategy(pml::strategy::sequential).max_concurrent_loads(1).allocator(memory);
+        if (by == "on_layer_loaded") how.on_layer_loaded([&](const pml::event &) { throw_once(); });
+        if (by == "on_progress")
+            how.on_progress([&](const pml::event &) {
+                throw_once();
+                return pml::verdict::go_on;
+            });
+        if (by == "log") how.log([&](pml::log_level, std::string_view) { throw_once(); }).log_level(pml::log_level::debug);
+        pml::loader loader = pml::loader::open(model, how).value();
+        loader.start().value();
+        if (by == "log") {
+            // The line "started" comes while the second layer waits for memory.
+            CHECK(in_time([&] { return memory->given > 1; }));
+            is_to_throw = true;
+            loader.start().value();
+        }
+        pml::result<void> told;
+        CHECK(in_time([&] { return !(told = loader.callback_failure()); }) && is_thrown(told, by));
+        // It has ended by the time that anybody knows.
+        CHECK(loader.stage() == pml::stage::cancelled);
+        if (round % 2 == 0) {
+            memory->is_open = true;
+            const pml::result<void> ended = loader.wait(10s);
+            CHECK(ended.error().status == pml::status::cancelled && !ended.error().cause && loader.progress() < 1.0);
+        }
+        memory->is_open = true;
+        loader.start().value();
+        loader.wait(10s).value();
+        CHECK(loader.progress() == 1.0);
+    }
+}
+
+/// That the loading was ended is a line of the log, too.
+static void a_log_that_always_throws_comes_to_an_end(const std::string &model)
+{
+    std::atomic<int> lines{0};
+    pml::loader loader = pml::loader::open(model, on_host().log_level(pml::log_level::debug).log([&](pml::log_level, std::string_view) {
+                                                      lines++;
+                                                      throw broken("so it is");
+                                                  })).value();
+    loader.start().value();
+    CHECK(in_time([&] { return lines > 0; }));
+    std::this_thread::sleep_for(100ms);
+    CHECK(lines < 1000 && is_thrown(loader.callback_failure(), "log"));
+}
+
 static void errors_are_decided(const std::string &model, const std::string &folder)
 {
     const std::string cut = folder + "/cut.gguf";
     const auto open_and_cut = [&](pml::options how) {
         std::filesystem::copy_file(model, cut, std::filesystem::copy_options::overwrite_existing);
         pml::loader loader = pml::loader::open(cut, how.io(pml::io::read)).value();
-        const std::uint64_t offset = loader.tensor("output.weight").value().info().offset;
-        std::filesystem::resize_file(cut, offset + 1);
+        const pml::tensor last = loader.tensor("output.weight").value();
+        std::filesystem::resize_file(cut, last.info().offset + 1);
         return loader;
     };
     std::atomic<int> asked{0};
@@ -225,8 +294,9 @@ static void verify_tells(const std::string &model, const std::string &folder)
 {
     const std::string rotten = folder + "/rotten.gguf";
     std::filesystem::copy_file(model, rotten);
-    const std::uint64_t offset = pml::loader::open(rotten).value().tensor("output_norm.weight").value().info().offset;
     {
+        const pml::tensor norm = pml::loader::open(rotten).value().tensor("output_norm.weight").value();
+        const std::uint64_t offset = norm.info().offset;
         std::fstream file(rotten, std::ios::binary | std::ios::in | std::ios::out);
         file.seekp(static_cast<std::streamoff>(offset));
         const float nan = std::numeric_limits<float>::quiet_NaN();
@@ -257,6 +327,8 @@ int main(int argc, char **argv)
     what_can_wait_is_refused_inside(argv[1]);
     progress_cancels(argv[1]);
     an_exception_surfaces_once(argv[1]);
+    an_exception_ends_the_loading(argv[1]);
+    a_log_that_always_throws_comes_to_an_end(argv[1]);
     errors_are_decided(argv[1], argv[2]);
     verify_tells(argv[1], argv[2]);
     return 0;

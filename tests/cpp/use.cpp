@@ -24,21 +24,44 @@ constexpr bool moves_only = std::is_nothrow_move_constructible_v<T> && std::is_n
 static_assert(moves_only<pml::loader> && moves_only<pml::tensor> && moves_only<pml::budget> && moves_only<pml::rules>);
 static_assert(moves_only<pml::lease> && moves_only<pml::layer_lease>);
 
-template <class T, class = void>
-constexpr bool lends_layers = false;
-template <class T>
-constexpr bool lends_layers<T, std::void_t<decltype(std::declval<T>().layers())>> = true;
-template <class T, class = void>
-constexpr bool leases_layers = false;
-template <class T>
-constexpr bool leases_layers<T, std::void_t<decltype(std::declval<T>().acquire_layer(0))>> = true;
-template <class T, class = void>
-constexpr bool takes_budget = false;
-template <class T>
-constexpr bool takes_budget<T, std::void_t<decltype(pml::options().budget(std::declval<T>()))>> = true;
-static_assert(lends_layers<pml::loader &> && !lends_layers<pml::loader>);
-static_assert(leases_layers<pml::loader &> && !leases_layers<pml::loader>);
-static_assert(takes_budget<pml::budget &> && !takes_budget<pml::budget>);
+// What asks a T, as an expression of that kind, for something compiles or not.
+#define PML_TEST_ASKS(name, expression)                                \
+    template <class T, class = void>                                    \
+    constexpr bool name = false;                                        \
+    template <class T>                                                  \
+    constexpr bool name<T, std::void_t<decltype(expression)>> = true
+
+PML_TEST_ASKS(lends_layers, std::declval<T>().layers());
+PML_TEST_ASKS(lends_tensors, std::declval<T>().tensors());
+PML_TEST_ASKS(lends_metadata, std::declval<T>().metadata());
+static_assert(lends_layers<pml::loader &> && lends_tensors<pml::loader &> && lends_metadata<pml::loader &>);
+static_assert(!lends_layers<pml::loader> && !lends_tensors<pml::loader> && !lends_metadata<pml::loader>);
+
+PML_TEST_ASKS(takes_budget, pml::options().budget(std::declval<T>()));
+PML_TEST_ASKS(takes_rules, pml::options().rules(std::declval<T>()));
+static_assert(takes_budget<pml::budget &> && takes_rules<pml::rules &>);
+static_assert(!takes_budget<pml::budget> && !takes_rules<pml::rules>);
+
+PML_TEST_ASKS(tells_info, std::declval<T>().info());
+PML_TEST_ASKS(tells_name, std::declval<T>().name());
+PML_TEST_ASKS(tells_summary, std::declval<T>().summary());
+PML_TEST_ASKS(tells_remarks, std::declval<T>().remarks());
+static_assert(tells_info<pml::tensor &> && tells_name<pml::tensor &> && tells_info<pml::model &>);
+static_assert(!tells_info<pml::tensor> && !tells_name<pml::tensor> && !tells_info<pml::model>);
+static_assert(tells_summary<pml::model &> && tells_remarks<pml::model_list &>);
+static_assert(!tells_summary<pml::model> && !tells_remarks<pml::model_list>);
+
+PML_TEST_ASKS(gives_data, std::declval<T>().data());
+PML_TEST_ASKS(gives_shape, std::declval<T>().shape());
+PML_TEST_ASKS(gives_bytes, std::declval<T>().bytes());
+PML_TEST_ASKS(gives_numbers, std::declval<T>().template as<float>());
+static_assert(gives_data<pml::lease &> && gives_shape<pml::lease &> && gives_bytes<pml::lease &> && gives_numbers<const pml::lease &>);
+static_assert(!gives_data<pml::lease> && !gives_shape<pml::lease> && !gives_bytes<pml::lease> && !gives_numbers<pml::lease>);
+static_assert(gives_numbers<pml::view>);
+static_assert(std::is_constructible_v<pml::view, pml::lease &> && !std::is_constructible_v<pml::view, pml::lease>);
+static_assert(std::is_assignable_v<pml::view &, pml::lease &> && !std::is_assignable_v<pml::view &, pml::lease>);
+PML_TEST_ASKS(gives_view, std::declval<T>().view());
+static_assert(gives_view<pml::tensor &> && !gives_view<pml::tensor>);
 
 #if __cplusplus >= 202002L
 #include <ranges>
@@ -76,9 +99,15 @@ static void spans()
     CHECK(pml::span<int>().empty());
     static_assert(!std::is_constructible_v<pml::span<int>, const std::vector<int> &>);
     static_assert(!std::is_constructible_v<pml::span<const int>, std::vector<long> &>);
+    // A temporary's elements only for reading, as an argument of a call.
+    static_assert(std::is_constructible_v<pml::span<int>, std::vector<int> &>);
+    static_assert(!std::is_constructible_v<pml::span<int>, std::vector<int>>);
+    static_assert(std::is_constructible_v<pml::span<const int>, std::vector<int>>);
+    static_assert(std::is_constructible_v<pml::span<const int>, pml::span<int>>);
 #if __cplusplus >= 202002L
     const std::span<const int> standard = seen;
     CHECK(standard.size() == 3 && pml::span<const int>(standard).data() == numbers.data());
+    CHECK(pml::span<int>(std::span<int>(numbers)).data() == numbers.data());
 #endif
 }
 
@@ -217,7 +246,8 @@ static void tensors(const std::string &model)
     const pml::tensor_info info = norm.info();
     CHECK(info.name == "blk.0.attn_norm.weight" && info.dtype == pml::dtype::f32 && info.stored_dtype == info.dtype);
     CHECK(info.shape.size() == 1 && info.shape[0] == 256 && info.bytes == info.stored_bytes && info.shard == 0);
-    CHECK(loader.tensors()[info.index].name() == info.name && loader.layers()[info.layer].name() == "blk.0");
+    const pml::tensor same = loader.tensors()[info.index];
+    CHECK(same.name() == info.name && loader.layers()[info.layer].name() == "blk.0");
     CHECK(info.offset % 32 == 0 && !norm.is_loaded() && norm.view().error().status == pml::status::invalid_state);
     CHECK(loader.tensor("no.such").error().status == pml::status::not_found);
 
@@ -240,7 +270,7 @@ static void tensors(const std::string &model)
     CHECK(norm.view().error().status == pml::status::invalid_state);
     loader.unload_layer(info.layer).value();
 
-    // A temporary tensor becomes part of its lease.
+    // A lease keeps the handle of a temporary tensor.
     pml::lease kept = loader.tensor("blk.1.attn_q.weight").value().acquire(pml::stream::host(), 5s).value();
     CHECK(kept.as<pml::f16>().value().size() == 256 * 256 && kept.shape().size() == 2);
     pml::lease moved = std::move(kept);
@@ -262,6 +292,33 @@ static void tensors(const std::string &model)
     CHECK(other.acquire().error().status == pml::status::closed);
     pml::tensor adopted = std::move(norm);
     last.release().value();
+}
+
+static void leases_outlive(const std::string &model)
+{
+    std::vector<pml::lease> held;
+    std::optional<pml::layer_lease> layer;
+    std::optional<pml::layer_lease> of_temporary;
+    pml::result<pml::tensor> seen = pml::error{};
+    {
+        pml::loader loader = pml::loader::open(model, on_host()).value();
+        // Of tensors that end with each round.
+        for (pml::tensor tensor : loader.tensors()) held.push_back(tensor.acquire().value());
+        CHECK(held.size() == loader.tensors().size());
+        const pml::layer first = loader.layer("blk.1").value();
+        layer = loader.acquire_layer(first.index()).value();
+        seen = loader.tensor("blk.1.attn_norm.weight");
+    }
+    of_temporary = pml::loader::open(model, on_host()).value().acquire_layer(1).value();
+    CHECK(layer->is_held() && of_temporary->is_held() && of_temporary->index() == 1);
+    CHECK(seen->view().value().as<float>().value().size() == 256);
+    // The loader stays open as long as the layer's lease.
+    seen->acquire().value().release().value();
+    layer->release().value();
+    layer.reset();
+    CHECK(seen->acquire().error().status == pml::status::closed);
+    for (const pml::lease &one : held) CHECK(one.is_held() && one.bytes().value().size() == one.size() && one.shape()[0] > 0);
+    held.clear();
 }
 
 static void layers(const std::string &model)
@@ -288,6 +345,10 @@ static void layers(const std::string &model)
     const std::vector<pml::layer> ordered = loader.layer_order();
     CHECK(ordered.size() == 6 && ordered[0].index() == 2 && ordered[1].index() == 4 && ordered[2].position() == 2);
     CHECK(loader.set_layer_order(std::vector<std::size_t>{1, 1}).error().status == pml::status::invalid_argument);
+    // A 0 in braces is an index, no address.
+    loader.set_layer_order({0, 1}).value();
+    CHECK(loader.layer_order()[0].index() == 0 && loader.layer_order()[1].index() == 1);
+    loader.set_layer_order({2, 4}).value();
 
     {
         pml::layer_lease first = loader.acquire_layer(ordered[0].index()).value();
@@ -311,13 +372,36 @@ static void layers(const std::string &model)
     loader.prefetch_layer("blk.3").value();
     CHECK(in_time([&] { return loader.layer("blk.3").value().state() == pml::layer_state::resident; }));
     loader.unload_layer(loader.layer("blk.3").value().index()).value();
-    loader.prefetch_layer(0).value();
-    loader.prefetch(std::vector<std::size_t>{1}).value();
+    loader.prefetch({0, 1}).value();
     CHECK(in_time([&] { return loader.layers()[0].state() == loader.layers()[1].state() &&
                                loader.layers()[1].state() == pml::layer_state::resident; }));
     CHECK(loader.prefetch_layers(std::vector<std::string>{"blk.0", "blk.7"}).error().status == pml::status::not_found);
     loader.prefetch_layers(std::vector<std::string>{"blk.0"}).value();
     CHECK(loader.prefetch_layer("blk.7").error().status == pml::status::not_found);
+    loader.prefetch_layer(0).value();
+    loader.prefetch(std::vector<std::size_t>{1}).value();
+}
+
+static void an_order_has_each_layer_once(const std::string &model)
+{
+    pml::loader loader = pml::loader::open(model, on_host()).value();
+    std::atomic<bool> is_over{false};
+    std::thread other([&] {
+        while (!is_over) {
+            loader.set_layer_order({5, 4, 3, 2, 1, 0}).value();
+            loader.set_layer_order({0, 1, 2, 3, 4, 5}).value();
+        }
+    });
+    for (int round = 0; round < 2000; round++) {
+        std::set<std::size_t> indices;
+        for (const pml::layer &layer : loader.layer_order()) {
+            CHECK(!layer.name().empty());
+            indices.insert(layer.index());
+        }
+        CHECK(indices.size() == 6);
+    }
+    is_over = true;
+    other.join();
 }
 
 static void loading(const std::string &model)
@@ -362,6 +446,17 @@ static void loading(const std::string &model)
     CHECK(std::equal(into_query.begin(), into_query.end(), at));
     const pml::destination too_small[] = {{norm, into_norm.data(), 3}};
     CHECK(loader.load_into(too_small).error().status == pml::status::invalid_argument);
+    // Of tensors that end before.
+    std::map<std::size_t, std::vector<std::byte>> memory;
+    std::vector<pml::destination> all;
+    for (const pml::tensor &tensor : loader.tensors()) {
+        std::vector<std::byte> &own = memory[tensor.info().offset];
+        own.resize(tensor.info().bytes);
+        all.push_back({tensor, own.data(), own.size()});
+    }
+    loader.load_into(all).value();
+    for (const auto &[offset, own] : memory)
+        CHECK(std::equal(own.begin(), own.end(), file.begin() + static_cast<std::ptrdiff_t>(offset)));
 
     // From memory that the library keeps.
     auto owner = std::make_shared<const std::vector<std::byte>>(file);
@@ -455,10 +550,14 @@ static void options(const std::string &model, const std::string &folder)
     {
         const pml::loader loader = pml::loader::open(model, how).value();
         const pml::layer norms = loader.layer("norms").value();
-        CHECK(loader.tensor("blk.2.attn_norm.weight").value().info().layer == norms.index() && !loader.layer("output"));
-        CHECK(loader.tensor("blk.0.attn_q.weight").value().info().dtype == pml::dtype::f32);
-        CHECK(loader.tensor("blk.1.attn_q.weight").value().info().dtype == pml::dtype::bf16);
-        CHECK(loader.tensor("blk.1.attn_q.weight.original").value().info().dtype == pml::dtype::f16);
+        const auto dtype_of = [&](const char *name) {
+            const pml::tensor tensor = loader.tensor(name).value();
+            return tensor.info().dtype;
+        };
+        const pml::tensor norm = loader.tensor("blk.2.attn_norm.weight").value();
+        CHECK(norm.info().layer == norms.index() && !loader.layer("output"));
+        CHECK(dtype_of("blk.0.attn_q.weight") == pml::dtype::f32 && dtype_of("blk.1.attn_q.weight") == pml::dtype::bf16);
+        CHECK(dtype_of("blk.1.attn_q.weight.original") == pml::dtype::f16);
         const pml::lease held = loader.tensor("blk.1.attn_q.weight").value().acquire().value();
         CHECK(held.as<pml::bf16>() && reinterpret_cast<std::uintptr_t>(held.data()) % 64 == 0);
         CHECK(memory->given > 0 && loader.stats().value().cached() == pml::cache_state::writing);
@@ -485,7 +584,9 @@ int main(int argc, char **argv)
     small_things();
     metadata(argv[1], argv[2]);
     tensors(argv[1]);
+    leases_outlive(argv[1]);
     layers(argv[1]);
+    an_order_has_each_layer_once(argv[1]);
     loading(argv[1]);
     options(argv[1], argv[3]);
     return 0;

@@ -31,18 +31,22 @@ int main(int argc, char **argv)
     CHECK(added.files().size() == 1 && added.files()[0].bytes == added.summary().bytes);
     const std::string kept(added.files()[0].path);
     CHECK(kept != path && added.files()[0].digest.substr(0, 7) == "sha256:" && added.files()[0].digest.size() == 71);
-    CHECK(zoo.add(path).value().summary().version == "latest");
+    const pml::model unnamed = zoo.add(path).value();
+    CHECK(unnamed.summary().version == "latest");
 
     std::size_t listed = 0;
     for (const pml::model &model : zoo.list().value()) listed += model.summary().store == "pml" ? 1U : 0U;
-    CHECK(listed == 2 && zoo.list().value().size() == 2 && !zoo.list().value()[1].summary().name.empty());
+    const pml::model second = zoo.list().value()[1];
+    CHECK(listed == 2 && zoo.list().value().size() == 2 && !second.summary().name.empty());
 
     const pml::model found = zoo.find("mine", "v1").value();
-    CHECK(zoo.find("mine:v1").value().summary().path == found.summary().path);
+    const pml::model same = zoo.find("mine:v1").value();
+    CHECK(same.summary().path == found.summary().path);
     zoo.verify("mine", "v1").value();
     {
         const pml::loader loader = pml::loader::open(found, pml::options{}.device("cpu")).value();
-        CHECK(loader.tensor("output_norm.weight").value().acquire().value().as<float>().value().size() == 256);
+        const pml::lease held = loader.tensor("output_norm.weight").value().acquire().value();
+        CHECK(held.as<float>().value().size() == 256);
     }
     {
         std::fstream rot(kept, std::ios::binary | std::ios::in | std::ios::out);
