@@ -31,6 +31,9 @@
 
 #include "pml/base.h"
 
+/* DLPack's own, of its dlpack.h, which may be included before or after; pml_tensor_to_dlpack hands it out. */
+struct DLManagedTensorVersioned;
+
 
 /**
  * IEEE 754, 32 bits: the element types have ggml's numbers.
@@ -1724,6 +1727,32 @@ pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
                              uint64_t offset,
                              void *dst,
                              size_t size);
+
+/**
+ * Brings a tensor into memory and hands it out as a DLPack tensor (version 1.1, `dlpack.h`), for NumPy, PyTorch and all that
+ * takes arrays of others: without a copy, read-only, row-major without gaps.
+ *
+ * It is a lease of its own, beside those of the handle: the tensor stays in memory until the consumer calls the DLPack
+ * tensor's deleter, on any thread, at any time, also after the tensor's and the loader's handles were freed. The deleter
+ * waits for nothing and may be called inside a callback; on a GPU the memory is used for nothing else before the device
+ * has done what it was given until then, on whichever streams. Where nobody takes it, call the deleter yourself.
+ *
+ * `stream` as at pml_loader_acquire_layer; the consumer's own, where it told one. The call waits for reads, but for others'
+ * releases not at all, as pml_tensor_acquire does with a time-out of 0: arrays end when they are collected, which may
+ * be up to the thread that would wait. Acquire the tensor first where waiting is wanted, and release it after this.
+ *
+ * `data` is the tensor's address, `byte_offset` 0 and `strides` never NULL but at rank 0; of a tensor without elements `data`
+ * is NULL. DLPack asks for addresses that are multiples of 256, of which consumers need no more than
+ * the element's size: the option `alignment` says what they are multiples of.
+ *
+ * Errors: those of pml_tensor_acquire; PML_STATUS_UNSUPPORTED, before anything is brought, for types that DLPack cannot say:
+ * blocks, PML_DTYPE_NF4, and PML_DTYPE_F4 and PML_DTYPE_F6_E2M3 and _E3M2, whose order inside a byte files do not tell. On
+ * failure `*out` is NULL.
+ */
+PML_API
+pml_status_t pml_tensor_to_dlpack(struct pml_tensor_t *tensor,
+                                  void *stream,
+                                  DLManagedTensorVersioned **out);
 
 /**
  * Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.

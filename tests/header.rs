@@ -10,7 +10,7 @@ use c_compiler::{compile_object, compiler, root, run, shared_library};
 
 /// `pml.h` as the source has it. Set PML_BLESS=1 to write it into the tree.
 /// The parts of the header, in order.
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "basics",
     "device",
     "event",
@@ -21,6 +21,7 @@ const FILES: [&str; 14] = [
     "options",
     "recommend",
     "tensor",
+    "dlpack",
     "loader",
     "loading",
     "layer",
