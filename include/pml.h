@@ -1729,8 +1729,8 @@ pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
                              size_t size);
 
 /**
- * Brings a tensor into memory and hands it out as a DLPack tensor (version 1.1, `dlpack.h`), for NumPy, PyTorch and all that
- * takes arrays of others: without a copy, read-only, row-major without gaps.
+ * Brings a tensor into memory and hands it out as a DLPack tensor (`dlpack.h` of version 1.1 and later), for whoever takes
+ * arrays of others, as NumPy does: without a copy, read-only, row-major without gaps.
  *
  * It is a lease of its own, beside those of the handle: the tensor stays in memory until the consumer calls the DLPack
  * tensor's deleter, on any thread, at any time, also after the tensor's and the loader's handles were freed. The deleter
@@ -1742,8 +1742,8 @@ pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
  * be up to the thread that would wait. Acquire the tensor first where waiting is wanted, and release it after this.
  *
  * `data` is the tensor's address, `byte_offset` 0 and `strides` never NULL but at rank 0; of a tensor without elements `data`
- * is NULL. DLPack asks for addresses that are multiples of 256, of which consumers need no more than
- * the element's size: the option `alignment` says what they are multiples of.
+ * is NULL. DLPack asks for addresses that are multiples of 256, and advises not to rely on it: they are multiples of the
+ * element's size, and of more where the file or the option `alignment` says so.
  *
  * Errors: those of pml_tensor_acquire; PML_STATUS_UNSUPPORTED, before anything is brought, for types that DLPack cannot say:
  * blocks, PML_DTYPE_NF4, and PML_DTYPE_F4 and PML_DTYPE_F6_E2M3 and _E3M2, whose order inside a byte files do not tell. On
@@ -1752,7 +1752,7 @@ pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
 PML_API
 pml_status_t pml_tensor_to_dlpack(struct pml_tensor_t *tensor,
                                   void *stream,
-                                  DLManagedTensorVersioned **out);
+                                  struct DLManagedTensorVersioned **out);
 
 /**
  * Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.

@@ -90,6 +90,33 @@ fn header_compiles_alone_in_every_language() {
     }
 }
 
+/// DLPack's struct by its tag alone, as its header has it before version 1.2, or by a name too.
+#[test]
+fn dlpack_may_be_included_before_or_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) =
+        ("#include \"pml.h\"\n", format!("#include \"{}\"\n", root().join("tests/c/dlpack_abi.h").display()));
+    let by_tag = "struct DLManagedTensorVersioned { int version; };\n";
+    for standard in ["c99", "c11", "c++11", "c++17"] {
+        let source = folder.path().join(if standard.starts_with("c++") { "both.cpp" } else { "both.c" });
+        if standard.starts_with("c++") && compiler(true).arg("--version").output().is_err() {
+            println!("skipped: no C++ compiler for {standard}");
+            continue;
+        }
+        for includes in
+            [format!("{ours}{theirs}"), format!("{theirs}{ours}"), format!("{by_tag}{ours}"), format!("{ours}{by_tag}")]
+        {
+            let uses = "pml_status_t take(pml_tensor_t *from, struct DLManagedTensorVersioned **to);\n\
+                        pml_status_t take(pml_tensor_t *from, struct DLManagedTensorVersioned **to)\n\
+                        { pml_status_t status = pml_tensor_to_dlpack(from, PML_STREAM_HOST, to);\n\
+                          return (*to)->version.major == 1 ? status : 1; }\n";
+            let uses = if includes.contains(by_tag) { uses.replace(".major", "") } else { uses.to_owned() };
+            std::fs::write(&source, includes + &uses).unwrap();
+            compile_object(&source, standard, &folder.path().join("both.o"));
+        }
+    }
+}
+
 #[test]
 fn library_exports_exactly_what_the_header_declares() {
     let header = std::fs::read_to_string(root().join("include/pml.h")).unwrap();
