@@ -6,6 +6,7 @@
 //! | taken away | red |
 //! |---|---|
 //! | the event of a release | `memory_that_a_stream_still_reads_is_not_used_again` |
+//! | the wait for the whole device where a lease ends without its stream | `a_lease_that_is_dropped_without_its_stream_drains_until_the_device_is_done` |
 //! | the wait for a copy's event | `a_stream_waits_for_copies_that_are_under_way` |
 //! | the slot's event | every test that reads bytes: copies count as done that have not passed |
 //! | the charge of a block | `a_device_without_memory_evicts_and_tries_again`, and the suites of `budgets` |
