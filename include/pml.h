@@ -673,6 +673,16 @@ struct DLManagedTensorVersioned;
 #define PML_VALUE_F64 12
 
 /**
+ * Copy the files into our own store; else its manifest names them where they are: a flag of pml_zoo_add.
+ */
+#define PML_ZOO_COPY 1
+
+/**
+ * Keep the model whatever the store's limit.
+ */
+#define PML_ZOO_PIN 2
+
+/**
  * A limit of memory that loaders share. Functions may be called from any thread at once; pml_budget_free from one, when no
  * other call with this handle is under way.
  */
@@ -683,6 +693,17 @@ typedef struct pml_budget_t pml_budget_t;
  * this handle is under way.
  */
 typedef struct pml_loader_t pml_loader_t;
+
+/**
+ * One model as one value: a name, its version, and the files behind them. Immutable: it stays what it was when the store
+ * changes, and functions may be called from any thread at once.
+ */
+typedef struct pml_model_t pml_model_t;
+
+/**
+ * The models that the stores had when they were asked. Immutable.
+ */
+typedef struct pml_models_t pml_models_t;
 
 /**
  * A caller's choices by tensor name, copied when a model is opened with them.
@@ -697,6 +718,11 @@ typedef struct pml_rules_t pml_rules_t;
  * once; pml_tensor_free from one, when no other call is under way.
  */
 typedef struct pml_tensor_t pml_tensor_t;
+
+/**
+ * The stores of models, as they are whenever they are asked. Functions may be called from any thread at once.
+ */
+typedef struct pml_zoo_t pml_zoo_t;
 
 /**
  * The outcome of a call: 0 is success, all errors are negative. Numbers never change.
@@ -1360,6 +1386,174 @@ typedef struct pml_metadata_info_t {
      */
     uint64_t count;
 } pml_metadata_info_t;
+
+/**
+ * What is known of a model. Texts are in UTF-8, of paths the system's own bytes; they do not end in NUL, and live as long as the
+ * model's handle. One that is not known is empty.
+ */
+typedef struct pml_model_info_t {
+    /**
+     * sizeof(pml_model_info_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * The name that people know it by, as "llama3" or "org/name"; of a path the path.
+     */
+    const char *name;
+    /**
+     * Bytes of that.
+     */
+    size_t name_length;
+    /**
+     * The word for its version: a tag, a revision, a quantisation, which pml_zoo_find takes. Empty where its store has none.
+     */
+    const char *version;
+    /**
+     * Bytes of that.
+     */
+    size_t version_length;
+    /**
+     * Its store: "pml", "huggingface", "ollama", "lm-studio", or "path" for none.
+     */
+    const char *store;
+    /**
+     * Bytes of that.
+     */
+    size_t store_length;
+    /**
+     * What is opened: a file, or a folder.
+     */
+    const char *path;
+    /**
+     * Bytes of that.
+     */
+    size_t path_length;
+    /**
+     * The model's word for what it is, as "llama". From its headers.
+     */
+    const char *architecture;
+    /**
+     * Bytes of that.
+     */
+    size_t architecture_length;
+    /**
+     * The licence that it names. From its headers.
+     */
+    const char *license;
+    /**
+     * Bytes of that.
+     */
+    size_t license_length;
+    /**
+     * The kind of its tokenizer: of GGUF tokenizer.ggml.model, as "gpt2"; of safetensors the class in tokenizer_config.json. From
+     * its headers.
+     */
+    const char *tokenizer;
+    /**
+     * Bytes of that.
+     */
+    size_t tokenizer_length;
+    /**
+     * Bytes of all its files.
+     */
+    uint64_t bytes;
+    /**
+     * Elements of all tensors; what is packed in elements of another type counts as those. From its headers.
+     */
+    uint64_t parameters;
+    /**
+     * How many tokens it was made for at once; 0 where it does not say. From its headers.
+     */
+    uint64_t context_length;
+    /**
+     * How many tensors it has. From its headers.
+     */
+    uint64_t tensor_count;
+    /**
+     * How many files it has: indices of pml_model_file.
+     */
+    size_t file_count;
+    /**
+     * The type that most bytes are stored in: a PML_DTYPE_ value; UINT32_MAX where it is not known. From its headers.
+     */
+    uint32_t dtype;
+    /**
+     * A PML_FORMAT_ value; PML_FORMAT_AUTO where it is not known. From its headers.
+     */
+    uint32_t format;
+    /**
+     * 1 where our own store keeps it whatever its limit, else 0.
+     */
+    uint32_t is_pinned;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} pml_model_info_t;
+
+/**
+ * A file of a model. Texts live as long as the model's handle and do not end in NUL.
+ */
+typedef struct pml_model_file_t {
+    /**
+     * sizeof(pml_model_file_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * Where it is.
+     */
+    const char *path;
+    /**
+     * Bytes of that.
+     */
+    size_t path_length;
+    /**
+     * "sha256:" and 64 digits, where its store knows it; else empty.
+     */
+    const char *digest;
+    /**
+     * Bytes of that.
+     */
+    size_t digest_length;
+    /**
+     * Its bytes.
+     */
+    uint64_t bytes;
+} pml_model_file_t;
+
+/**
+ * Where the stores are. Start from PML_ZOO_OPTIONS_INIT. Paths are copied.
+ */
+typedef struct pml_zoo_options_t {
+    /**
+     * sizeof(pml_zoo_options_t).
+     */
+    size_t struct_size;
+    /**
+     * Our own store: manifests, and what was copied in. NULL or "": $PML_ZOO, else $XDG_DATA_HOME/pml/zoo, else ~/.local/share/pml/zoo.
+     */
+    const char *path;
+    /**
+     * The Hugging Face Hub's cache. NULL: $HF_HUB_CACHE, $HUGGINGFACE_HUB_CACHE, $HF_HOME/hub, $XDG_CACHE_HOME/huggingface/hub, or
+     * ~/.cache/huggingface/hub. "": it is not looked at.
+     */
+    const char *huggingface_path;
+    /**
+     * Ollama's store. NULL: $OLLAMA_MODELS, else ~/.ollama/models, and its service's /usr/share/ollama/.ollama/models. "": it is not
+     * looked at.
+     */
+    const char *ollama_path;
+    /**
+     * LM Studio's folder of models. NULL: as its settings say, else models in its home: what ~/.lmstudio-home-pointer says,
+     * ~/.cache/lm-studio where that is there, or ~/.lmstudio. "": it is not looked at.
+     */
+    const char *lm_studio_path;
+    /**
+     * The most bytes that our own store holds of what was copied in, 0 for any number: when something is added, what was opened
+     * longest ago goes, but nothing that is pinned.
+     */
+    uint64_t limit;
+} pml_zoo_options_t;
 
 /**
  * Success.
@@ -2255,6 +2449,212 @@ pml_status_t pml_loader_metadata_array_strings(const struct pml_loader_t *loader
                                                uint64_t count,
                                                const char **strings,
                                                size_t *lengths);
+
+/**
+ * Writes the initial values, as PML_MODEL_INFO_INIT has them. Does nothing where `info` is NULL.
+ */
+PML_API void pml_model_info_init(struct pml_model_info_t *info, size_t struct_size);
+
+/**
+ * Writes the initial values, as PML_MODEL_FILE_INIT has them. Does nothing where `file` is NULL.
+ */
+PML_API void pml_model_file_init(struct pml_model_file_t *file, size_t struct_size);
+
+/**
+ * The model in a file or a folder, without any store: as pml_loader_open takes paths. Reads headers. Free it with pml_model_free.
+ * On failure `*out` is NULL.
+ *
+ * Errors: those of pml_loader_open.
+ */
+PML_API
+pml_status_t pml_model_open_path(const char *path,
+                                 struct pml_model_t **out);
+
+/**
+ * Frees a model. Loaders that were opened from it stay. NULL is fine.
+ */
+PML_API void pml_model_free(struct pml_model_t *model);
+
+/**
+ * Tells all that is known of a model. What stands in its headers is read the first time.
+ *
+ * Errors: those of pml_loader_open_model.
+ */
+PML_API pml_status_t pml_model_info(const struct pml_model_t *model, struct pml_model_info_t *out);
+
+/**
+ * Tells what is known of a model without looking into its files: for lists. What only headers say has its initial value.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_model_summary(const struct pml_model_t *model,
+                               struct pml_model_info_t *out);
+
+/**
+ * Tells of the file at `index`, below file_count of pml_model_summary. Reads nothing.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_model_file(const struct pml_model_t *model,
+                            size_t index,
+                            struct pml_model_file_t *out);
+
+/**
+ * Opens a model, as pml_loader_open does a path. What a store has must still be whole, and lead nowhere out of it: that is looked
+ * at before anything is opened. The model's handle may be freed after the call. Free the loader with pml_loader_free. On failure
+ * `*out` is NULL.
+ *
+ * Errors: those of pml_loader_open; PML_STATUS_NOT_FOUND and PML_STATUS_TRUNCATED where files are missing or were cut since the
+ * model was found; PML_STATUS_MALFORMED where a link leads out of its store.
+ */
+PML_API
+pml_status_t pml_loader_open_model(const struct pml_model_t *model,
+                                   const struct pml_options_t *options,
+                                   struct pml_loader_t **out);
+
+/**
+ * Writes the initial values, as PML_ZOO_OPTIONS_INIT has them. Does nothing where `options` is NULL.
+ */
+PML_API
+void pml_zoo_options_init(struct pml_zoo_options_t *options,
+                          size_t struct_size);
+
+/**
+ * Opens the stores. Looks at nothing yet; places that are not there hold nothing. `options` may be NULL for the initial values.
+ * Free it with pml_zoo_free. On failure `*out` is NULL.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT; PML_STATUS_UNSUPPORTED for options of a later version.
+ */
+PML_API
+pml_status_t pml_zoo_open(const struct pml_zoo_options_t *options,
+                          struct pml_zoo_t **out);
+
+/**
+ * Frees it. Lists and models that came from it stay. NULL is fine.
+ */
+PML_API void pml_zoo_free(struct pml_zoo_t *zoo);
+
+/**
+ * Lists every model that the stores have, by folders and manifests alone: no header is read. What is not whole is left out, with
+ * a remark. Free the list with pml_models_free. On failure `*out` is NULL.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_zoo_list(const struct pml_zoo_t *zoo,
+                          struct pml_models_t **out);
+
+/**
+ * How many models a list has; 0 where `models` is NULL.
+ */
+PML_API size_t pml_models_count(const struct pml_models_t *models);
+
+/**
+ * A handle for the model at `index`, which stays when the list is freed. Free it with pml_model_free. On failure `*out` is NULL.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_models_at(const struct pml_models_t *models,
+                           size_t index,
+                           struct pml_model_t **out);
+
+/**
+ * How many remarks a list has, of what is not whole and of what could not be looked at; 0 where `models` is NULL.
+ */
+PML_API
+size_t pml_models_remark_count(const struct pml_models_t *models);
+
+/**
+ * The remark at `index`: one line of `*length` bytes in UTF-8, which does not end in NUL and lives as long as the list. On failure
+ * `*text` is NULL and `*length` 0.
+ *
+ * Errors: PML_STATUS_OUT_OF_RANGE; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_models_remark(const struct pml_models_t *models,
+                               size_t index,
+                               const char **text,
+                               size_t *length);
+
+/**
+ * Frees a list. Models that came from it stay. NULL is fine.
+ */
+PML_API void pml_models_free(struct pml_models_t *models);
+
+/**
+ * Finds a model by its name, as "llama3:8b", "org/name", "org/name@revision:Q4_K_M" or "ollama://llama3:8b". `version` (may be NULL)
+ * is a tag, a revision or a quantisation, or a revision and a quantisation with ':' between them. What exists as a path is a path
+ * first, unless a version is given; what begins with "/", "./", "../" or "~/" is nothing else. Reads no header, except of a path.
+ * Free the model with pml_model_free. On failure `*out` is NULL.
+ *
+ * Errors: PML_STATUS_NOT_FOUND, whose message says where was looked and what is near; PML_STATUS_INVALID_ARGUMENT for a name that
+ * several models have, whose message names them with their sizes, and for what is no name; where the model is not whole what is
+ * wrong with it: PML_STATUS_NOT_FOUND, PML_STATUS_TRUNCATED, PML_STATUS_MALFORMED, PML_STATUS_UNSUPPORTED, PML_STATUS_ACCESS_DENIED,
+ * PML_STATUS_IO; of a path those of pml_loader_open.
+ */
+PML_API
+pml_status_t pml_zoo_find(const struct pml_zoo_t *zoo,
+                          const char *name,
+                          const char *version,
+                          struct pml_model_t **out);
+
+/**
+ * Adds the model at `path`, as pml_loader_open takes it, to our own store, in the place of one of the same name and version. `name`
+ * may be NULL for that of the file without its ending, or of the folder; `version` for "latest". `flags` is a sum of PML_ZOO_ values.
+ * All bytes of the model are read, for their digests. `out` may be NULL; else free the model with pml_model_free. On failure `*out`
+ * is NULL.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT for an unknown flag, and for a name or version that has other than letters, digits, '.', '_',
+ * '-', '+' and of a name '/', or too many; PML_STATUS_UNSUPPORTED where it has more bytes than the limit leaves beside what is pinned;
+ * PML_STATUS_TIMED_OUT where another process has the store locked for half a minute; those of pml_loader_open; PML_STATUS_IO and
+ * PML_STATUS_ACCESS_DENIED for what befell the writing.
+ */
+PML_API
+pml_status_t pml_zoo_add(struct pml_zoo_t *zoo,
+                         const char *path,
+                         const char *name,
+                         const char *version,
+                         uint32_t flags,
+                         struct pml_model_t **out);
+
+/**
+ * Removes a model from our own store: its manifest, and what was copied in where no other model has it. Files that were added where
+ * they are stay, and what a loader reads stays until it is freed. `version` may be NULL, as in pml_zoo_find.
+ *
+ * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_UNSUPPORTED for another program's model, which is never changed;
+ * PML_STATUS_INVALID_ARGUMENT; PML_STATUS_TIMED_OUT, PML_STATUS_IO and PML_STATUS_ACCESS_DENIED as pml_zoo_add.
+ */
+PML_API
+pml_status_t pml_zoo_remove(struct pml_zoo_t *zoo,
+                            const char *name,
+                            const char *version);
+
+/**
+ * Has our own store keep a model whatever its limit (`is_pinned` 1), or lets it go again (0). `version` may be NULL, as in
+ * pml_zoo_find.
+ *
+ * Errors: as pml_zoo_remove.
+ */
+PML_API
+pml_status_t pml_zoo_pin(struct pml_zoo_t *zoo,
+                         const char *name,
+                         const char *version,
+                         uint32_t is_pinned);
+
+/**
+ * Reads every file of a model whose digest its store knows, and compares: of our own store, of the Hub's cache where files are
+ * large, of Ollama. Writes nothing. `version` may be NULL, as in pml_zoo_find.
+ *
+ * Errors: PML_STATUS_MALFORMED for other bytes than those that the digest stands for; PML_STATUS_UNSUPPORTED where the store knows no
+ * digest; those of pml_zoo_find and of reading.
+ */
+PML_API
+pml_status_t pml_zoo_verify(const struct pml_zoo_t *zoo,
+                            const char *name,
+                            const char *version);
 
 #ifdef __cplusplus
 }  // extern "C"

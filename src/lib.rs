@@ -23,6 +23,7 @@
 //! | floor | what it knows |
 //! |---|---|
 //! | [`ffi`], `cli` | the C functions of `pml.h`; the `pml` command |
+//! | [`zoo`] | names, and the files behind them in the stores that people have |
 //! | [`loader`] | opened models: options, rules, acquiring, reading ahead, converted models on disk, stats |
 //! | `residency`, `transfer` | what is in memory and who holds it; workers that bring bytes. Neither knows the other |
 //! | [`device`], [`format`](mod@format), [`transform`] | where tensors end up; what is where in a file; what becomes of stored bytes. None knows another |
@@ -48,6 +49,7 @@ pub mod tensor;
 pub mod timeline;
 mod transfer;
 pub mod transform;
+pub mod zoo;
 
 pub use error::{Error, Result, Status};
 pub use loader::{Loader, Options};

@@ -3,6 +3,7 @@
 mod c_compiler;
 mod doubles;
 mod models;
+mod stores;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +28,10 @@ fn build(source: &str) -> Program {
 }
 
 fn under_valgrind(program: &Program) {
+    under_valgrind_with(program, &[]);
+}
+
+fn under_valgrind_with(program: &Program, arguments: &[PathBuf]) {
     if Command::new("valgrind").arg("--version").output().is_err() {
         println!("skipped: valgrind is not installed");
         return;
@@ -35,11 +40,15 @@ fn under_valgrind(program: &Program) {
     command.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=definite,indirect"]);
     command.args(["--errors-for-leak-kinds=definite,indirect"]);
     command.arg(format!("--suppressions={}", root().join("tests/c/valgrind.supp").display()));
-    run(command.arg(&program.executable).arg(&program.model));
+    run(command.arg(&program.executable).arg(&program.model).args(arguments));
 }
 
 fn alone(program: &Program) {
-    run(Command::new(&program.executable).arg(&program.model));
+    alone_with(program, &[]);
+}
+
+fn alone_with(program: &Program, arguments: &[PathBuf]) {
+    run(Command::new(&program.executable).arg(&program.model).args(arguments));
 }
 
 #[test]
@@ -76,6 +85,23 @@ fn an_engine_in_c_on_a_gpu_gets_its_tensors() {
         }
         command.env("LD_LIBRARY_PATH", folder(kind, Variant::Current)).env("PML_TEST_DEVICE", kind.device());
         run(command.arg(&program.model).arg(&large));
+    }
+}
+
+#[test]
+fn an_engine_in_c_finds_models_by_name() {
+    let program = build("tests/c/zoo.c");
+    for by in [alone_with, under_valgrind_with] {
+        let stores = stores::Stores::new();
+        let content = std::fs::read(&program.model).unwrap();
+        stores.add_to_ollama("llama3", "8b", &content);
+        stores.add_to_hub("org/name", stores::COMMIT, "name-Q8_0.gguf", &content);
+        stores.add_ref("org/name", "main", stores::COMMIT);
+        stores.add_to_lm_studio("maker/model", "model-F16.gguf", &content);
+        stores.add_to_lm_studio("maker/model-2", "two.gguf", &content);
+        stores.add_to_ollama("two", "latest", &content);
+        std::fs::remove_file(stores.add_to_ollama("broken", "latest", b"x")).unwrap();
+        by(&program, &[stores.own(), stores.hub(), stores.ollama(), stores.lm_studio()]);
     }
 }
 

@@ -10,7 +10,7 @@ use c_compiler::{compile_object, compiler, root, run, shared_library};
 
 /// `pml.h` as the source has it. Set PML_BLESS=1 to write it into the tree.
 /// The parts of the header, in order.
-const FILES: [&str; 15] = [
+const FILES: [&str; 17] = [
     "basics",
     "device",
     "event",
@@ -26,6 +26,8 @@ const FILES: [&str; 15] = [
     "loading",
     "layer",
     "metadata",
+    "model",
+    "zoo",
 ];
 
 #[test]
@@ -84,7 +86,7 @@ fn header_compiles_alone_in_every_language() {
             continue;
         }
         let source = folder.path().join(format!("alone.{extension}"));
-        let uses = "#include \"pml.h\"\nint main(void) {\n  pml_options_t a = PML_OPTIONS_INIT; pml_view_t b = PML_VIEW_INIT;\n  pml_stats_t c = PML_STATS_INIT; pml_event_t d = PML_EVENT_INIT; pml_device_info_t e = PML_DEVICE_INFO_INIT;\n  pml_layer_info_t f = PML_LAYER_INFO_INIT; pml_tensor_info_t g = PML_TENSOR_INFO_INIT;\n  pml_metadata_info_t h = PML_METADATA_INFO_INIT;\n  return a.struct_size + b.size + c.hits + d.kind + e.kind + f.state + g.rank + h.count == 0;\n}\n";
+        let uses = "#include \"pml.h\"\nint main(void) {\n  pml_options_t a = PML_OPTIONS_INIT; pml_view_t b = PML_VIEW_INIT;\n  pml_stats_t c = PML_STATS_INIT; pml_event_t d = PML_EVENT_INIT; pml_device_info_t e = PML_DEVICE_INFO_INIT;\n  pml_layer_info_t f = PML_LAYER_INFO_INIT; pml_tensor_info_t g = PML_TENSOR_INFO_INIT;\n  pml_metadata_info_t h = PML_METADATA_INFO_INIT;\n  pml_zoo_options_t i = PML_ZOO_OPTIONS_INIT; pml_model_info_t j = PML_MODEL_INFO_INIT; pml_model_file_t k = PML_MODEL_FILE_INIT;\n  return a.struct_size + b.size + c.hits + d.kind + e.kind + f.state + g.rank + h.count + i.limit + j.bytes + k.bytes == 0;\n}\n";
         std::fs::write(&source, uses).unwrap();
         compile_object(&source, standard, &folder.path().join("alone.o"));
     }

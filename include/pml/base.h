@@ -34,10 +34,6 @@
 #define PML_STREAM_LEGACY ((void *)1)
 #define PML_STREAM_PER_THREAD ((void *)2)
 
-/* A GPU's stream that waits for all others, and that of the calling thread, as CUDA and HIP number them. */
-#define PML_STREAM_LEGACY ((void *)1)
-#define PML_STREAM_PER_THREAD ((void *)2)
-
 /* Wait as long as it takes: a time-out in milliseconds. */
 #define PML_TIMEOUT_NEVER ((int64_t)-1)
 
@@ -79,6 +75,19 @@
 #define PML_EVENT_INIT                                                                   \
     {                                                                                    \
         sizeof(pml_event_t), 0, 0, SIZE_MAX, SIZE_MAX, 0, 0, 0, 0, 0.0, 0, 0, NULL, 0    \
+    }
+#define PML_ZOO_OPTIONS_INIT                                  \
+    {                                                         \
+        sizeof(pml_zoo_options_t), NULL, NULL, NULL, NULL, 0  \
+    }
+#define PML_MODEL_INFO_INIT                                                                                 \
+    {                                                                                                       \
+        sizeof(pml_model_info_t), NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, \
+            0, UINT32_MAX, 0, 0, 0                                                                          \
+    }
+#define PML_MODEL_FILE_INIT                           \
+    {                                                 \
+        sizeof(pml_model_file_t), NULL, 0, NULL, 0, 0 \
     }
 
 #endif /* PML_BASE_H */

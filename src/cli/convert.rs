@@ -8,11 +8,12 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::arguments::Types;
+use super::named;
 use super::output::{Failure, Output, complain, counted, plain, size_text};
 use super::progress::Progress;
 use crate::error::path_text;
 use crate::format;
-use crate::loader::{Device, Loader, Options};
+use crate::loader::{Device, Options};
 
 /// Write a model into one GGUF or safetensors file, its tensors in other types
 ///
@@ -20,7 +21,7 @@ use crate::loader::{Device, Loader, Options};
 /// whole; where one of that name was there before, it is replaced. Scales of INT8 and NF4 are tensors of their own, NAME.scales.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The model
+    /// The model: a file, its folder, or a name such as llama3:8b
     #[arg(value_name = "IN")]
     file: PathBuf,
     /// The file to write; its ending says the format
@@ -59,7 +60,7 @@ impl From<Format> for format::Format {
 pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
     let start = Instant::now();
     let options = Options { device: Device::HOST, workers: arguments.workers as usize, ..Options::default() };
-    let loader = Loader::open(&arguments.file, arguments.types.within(options)?)?;
+    let loader = named::open(&arguments.file, arguments.types.within(options)?)?;
     let progress = Progress::new(loader.stats().total_bytes, !arguments.json);
     let format = arguments.format.map(format::Format::from);
     let exported = loader.export(&arguments.out, format, &|bytes| progress.add(bytes))?;

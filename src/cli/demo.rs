@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::arguments::{parse_budget, parse_device};
+use super::named;
 use super::output::{Failure, Output, counted, size_text};
 use super::synth;
 use super::visit::{Measured, Visit};
@@ -26,7 +27,8 @@ const BESIDE_A_TENSOR: u64 = 8192;
 /// meanwhile, and what was used makes way when the budget is full.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The model; without one, a small one is made in the temporary folder and deleted
+    /// The model: a file, its folder, or a name; without one, a small one is made in the temporary folder and deleted
+    #[arg(value_name = "MODEL")]
     file: Option<PathBuf>,
     /// The memory that layers may take, such as 64MiB; a quarter of the model by default, but at least as much as its two
     /// largest layers
@@ -45,7 +47,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
     if let Some(file) = &arguments.file {
-        return show(arguments, file, None, out);
+        return show(arguments, &named::path(file)?, None, out);
     }
     let failed = |error| Failure::new(format_args!("temporary folder: {error}"));
     let folder = tempfile::Builder::new().prefix("pml-demo").tempdir().map_err(failed)?;

@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::arguments::{Io, Keeping, Types, parse_device};
+use super::named;
 use super::output::{Failure, Output, counted, plain};
 use super::progress::Progress;
 use crate::error::{Error, Result, path_text, quoted};
 use crate::loader::{Device, Loader, Options, Unload};
+use crate::zoo::hexadecimal;
 
 /// Each thread has one buffer of this size at most.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -27,7 +29,8 @@ const MAX_THREADS: u64 = 256;
 /// loaded there, and what is hashed is read back from it. With --as what is hashed are the numbers in that type.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The model
+    /// The model: a file, its folder, or a name such as llama3:8b
+    #[arg(value_name = "MODEL")]
     file: PathBuf,
     /// Where the bytes go before they are hashed: cpu, auto, or a GPU such as cuda:0 or hip:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
@@ -63,7 +66,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
         unload: Unload::Lru,
         ..Options::default()
     };
-    let loader = Loader::open(&arguments.file, arguments.keeping.within(arguments.types.within(options)?))?;
+    let loader = named::open(&arguments.file, arguments.keeping.within(arguments.types.within(options)?))?;
     let hashes = hash_all(&loader, arguments.device, threads, !arguments.json)?;
     let names = loader.catalogue().tensors().iter().map(|tensor| tensor.name);
     let hashed: Vec<(&str, String)> = names.zip(hashes).collect();
@@ -226,12 +229,6 @@ fn json_pairs(text: &str) -> Pairs {
             .ok_or_else(|| format!("tensor {index}"))
     };
     tensors.iter().enumerate().map(pair).collect()
-}
-
-/// Bytes as text.
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
-    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 fn is_hash(text: &str) -> bool {

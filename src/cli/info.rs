@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::arguments::Types;
 use super::metadata::{self, Entry};
+use super::named;
 use super::output::{Column, Failure, Output, counted, plain, size_text};
 use crate::format::TensorInfo;
 use crate::loader::{Loader, Options};
@@ -18,7 +19,8 @@ use crate::tensor::Dtype;
 /// Reads headers only. Of a model in several files, name any one, or their folder.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The model
+    /// The model: a file, its folder, or a name such as llama3:8b
+    #[arg(value_name = "MODEL")]
     file: PathBuf,
     #[command(flatten)]
     types: Types,
@@ -34,7 +36,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
-    let loader = Loader::open(&arguments.file, arguments.types.within(Options::default())?)?;
+    let loader = named::open(&arguments.file, arguments.types.within(Options::default())?)?;
     let metadata =
         if arguments.metadata { Some(metadata::entries(loader.catalogue().metadata(), arguments.full)?) } else { None };
     if arguments.json { out.json(&as_json(&loader, metadata)?) } else { print(&loader, metadata, out) }

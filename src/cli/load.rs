@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::arguments::{Keeping, Loading, Types};
+use super::named;
 use super::output::{Column, Failure, Output, size_text};
 use super::timeline::Picture;
 use super::visit::{Measured, Visit};
-use crate::loader::{Loader, Options, Stats};
+use crate::loader::{Options, Stats};
 
 /// Load a model layer by layer, as a forward pass would, and measure it
 ///
@@ -17,7 +18,8 @@ use crate::loader::{Loader, Options, Stats};
 /// released.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The model
+    /// The model: a file, its folder, or a name such as llama3:8b
+    #[arg(value_name = "MODEL")]
     file: PathBuf,
     #[command(flatten)]
     loading: Loading,
@@ -55,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
         verbose: arguments.verbose,
     };
     let options = arguments.keeping.within(arguments.types.within(arguments.loading.options())?);
-    let loader = Loader::open(&arguments.file, Options { timeline, ..options })?;
+    let loader = named::open(&arguments.file, Options { timeline, ..options })?;
     let measured = visit.run(&loader)?;
     if let Some(picture) = picture {
         picture.finish(&arguments.file, &loader, &measured)?;

@@ -1,4 +1,4 @@
-//! The `pml` command, over the Rust API: one file for each command, what they share in `arguments`, `output`,
+//! The `pml` command, over the Rust API: one file for each command, what they share in `arguments`, `named`, `output`,
 //! `progress` and `visit`.
 
 mod arguments;
@@ -11,6 +11,7 @@ mod hash;
 mod info;
 mod load;
 mod metadata;
+mod named;
 mod output;
 mod plan;
 mod progress;
@@ -18,6 +19,7 @@ mod synth;
 mod timeline;
 mod verify;
 mod visit;
+mod zoo;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -45,6 +47,7 @@ enum Command {
     Verify(verify::Arguments),
     Hash(hash::Arguments),
     Cache(cache::Arguments),
+    Zoo(zoo::Arguments),
     Devices(devices::Arguments),
     Synth(synth::Arguments),
     Completions(completions::Arguments),
@@ -76,6 +79,7 @@ fn dispatch(command: &Command, out: &mut Output) -> Result<(), Failure> {
         Command::Verify(arguments) => verify::run(arguments, out),
         Command::Hash(arguments) => hash::run(arguments, out),
         Command::Cache(arguments) => cache::run(arguments, out),
+        Command::Zoo(arguments) => zoo::run(arguments, out),
         Command::Devices(arguments) => devices::run(arguments, out),
         Command::Synth(arguments) => synth::run(arguments, out),
         Command::Completions(arguments) => completions::run(arguments, out),

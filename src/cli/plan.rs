@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::arguments::{parse_budget, parse_device, strategy_name, unload_name};
+use super::named;
 use super::output::{Column, Failure, Output, counted, plain, size_text};
 use crate::loader::Device;
 use crate::loader::recommend::{Candidate, Choice, Fit, Recommendation, recommend};
@@ -17,7 +18,8 @@ use crate::loader::recommend::{Candidate, Choice, Fit, Recommendation, recommend
 /// What an engine needs beside the weights, such as its KV cache, is to be taken off --memory.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The model
+    /// The model: a file, its folder, or a name such as llama3:8b
+    #[arg(value_name = "MODEL")]
     file: PathBuf,
     /// Where layers go: auto, cpu, or a GPU such as cuda:0 or hip:1
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
@@ -31,7 +33,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
-    let found = recommend(&arguments.file, arguments.device, arguments.memory.unwrap_or(0))?;
+    let found = recommend(&named::path(&arguments.file)?, arguments.device, arguments.memory.unwrap_or(0))?;
     if arguments.json {
         // Without a choice there is nothing for a program to read.
         let choice = found.choice.clone()?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::named;
 use super::output::{Failure, Output, counted, size_text};
 use crate::error::path_text;
 use crate::io::Mode;
@@ -17,7 +18,8 @@ use crate::loader::{Finding, Loader, Options};
 /// Reads the whole model in bounded memory. The exit status is 1 if anything is found.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The model
+    /// The model: a file, its folder, or a name such as llama3:8b
+    #[arg(value_name = "MODEL")]
     file: PathBuf,
     /// Print JSON
     #[arg(long)]
@@ -26,7 +28,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
     // A mapping could fault if the file were cut meanwhile.
-    let loader = Loader::open(&arguments.file, Options { io: Mode::Read, ..Options::default() })?;
+    let loader = named::open(&arguments.file, Options { io: Mode::Read, ..Options::default() })?;
     let mut findings = Vec::new();
     loader.verify(0, |finding| {
         findings.push(finding);

@@ -247,7 +247,8 @@ pub unsafe extern "C" fn pml_loader_open_memory(
     })
 }
 
-fn into_handle(loader: Loader) -> *mut pml_loader_t {
+/// Gives a loader to the caller.
+pub(super) fn into_handle(loader: Loader) -> *mut pml_loader_t {
     Box::into_raw(Box::new(pml_loader_t { loader, nested: NestedArrays::default(), last_message: Mutex::default() }))
 }
 

@@ -15,11 +15,13 @@ mod layer;
 mod loader;
 mod loading;
 mod metadata;
+mod model;
 mod options;
 mod recommend;
 mod rules;
 mod structs;
 mod tensor;
+mod zoo;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -37,10 +39,12 @@ pub use layer::*;
 pub use loader::*;
 pub use loading::*;
 pub use metadata::*;
+pub use model::*;
 pub use options::*;
 pub use recommend::*;
 pub use rules::*;
 pub use tensor::*;
+pub use zoo::*;
 
 use crate::error::{Error, Result};
 

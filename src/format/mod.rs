@@ -69,6 +69,12 @@ struct Known {
 /// Every format that is read, in the order in which a folder is searched for them.
 const KNOWN: [Known; 2] = [gguf::KNOWN, safetensors::KNOWN];
 
+/// Of the names in a folder one for each model in it, in the order in which a folder is searched for them.
+pub(crate) fn models_among(names: &[String]) -> Vec<(Format, String)> {
+    let models = |known: &Known| (known.models)(names).into_iter().map(|name| (known.format, name)).collect::<Vec<_>>();
+    KNOWN.iter().flat_map(models).collect()
+}
+
 /// Enough of a file to say what it is.
 const START_BYTES: u64 = 64;
 

@@ -114,7 +114,8 @@ impl Loader {
         Loader::new(format::open_source(source, options.format)?, options)
     }
 
-    fn new(mut model: format::Model, mut options: Options) -> Result<Loader> {
+    /// A loader for a model whose headers were read.
+    pub(crate) fn new(mut model: format::Model, mut options: Options) -> Result<Loader> {
         options.check()?;
         seat::check(options.device)?;
         let keep: Option<Arc<dyn Any + Send + Sync>> = options.keep.take().map(Arc::from);

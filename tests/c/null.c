@@ -166,6 +166,92 @@ static void without_handles(void)
     pml_tensor_free(NULL);
 }
 
+static void without_zoo(void)
+{
+    pml_zoo_options_t options = PML_ZOO_OPTIONS_INIT;
+    pml_model_info_t info = PML_MODEL_INFO_INIT;
+    pml_model_file_t file = PML_MODEL_FILE_INIT;
+    pml_zoo_t *zoo = (pml_zoo_t *)&options;
+    pml_models_t *models = (pml_models_t *)&options;
+    pml_model_t *model = (pml_model_t *)&options;
+    pml_loader_t *loader = (pml_loader_t *)&options;
+    const char *text = "x";
+    size_t length = 1;
+
+    INVALID(pml_zoo_open(NULL, NULL));
+    options.struct_size = 3;
+    INVALID(pml_zoo_open(&options, &zoo));
+    CHECK(zoo == NULL);
+    pml_zoo_options_init(&options, sizeof options);
+    INVALID(pml_zoo_list(NULL, &models));
+    CHECK(models == NULL);
+    INVALID(pml_zoo_find(NULL, "x", NULL, &model));
+    CHECK(model == NULL);
+    INVALID(pml_zoo_add(NULL, "x", NULL, NULL, 0, NULL));
+    INVALID(pml_zoo_remove(NULL, "x", NULL));
+    INVALID(pml_zoo_pin(NULL, "x", NULL, 1));
+    INVALID(pml_zoo_verify(NULL, "x", NULL));
+    CHECK(pml_models_count(NULL) == 0 && pml_models_remark_count(NULL) == 0);
+    INVALID(pml_models_at(NULL, 0, &model));
+    INVALID(pml_models_remark(NULL, 0, &text, &length));
+    CHECK(text == NULL && length == 0);
+    INVALID(pml_model_info(NULL, &info));
+    INVALID(pml_model_summary(NULL, &info));
+    INVALID(pml_model_file(NULL, 0, &file));
+    INVALID(pml_model_open_path(NULL, &model));
+    INVALID(pml_model_open_path("nothing.gguf", NULL));
+    EXPECT(PML_STATUS_NOT_FOUND, pml_model_open_path("nothing.gguf", &model));
+    destroyed = 0;
+    {
+        pml_options_t open = PML_OPTIONS_INIT;
+        open.destroy = count_destroy;
+        INVALID(pml_loader_open_model(NULL, &open, &loader));
+        CHECK(loader == NULL && destroyed == 1);
+        INVALID(pml_loader_open_model(NULL, &open, NULL));
+        CHECK(destroyed == 2);
+    }
+
+    /* Stores that are nowhere hold nothing. */
+    options.path = "nowhere/zoo";
+    options.huggingface_path = "nowhere/hub";
+    options.ollama_path = options.lm_studio_path = "";
+    EXPECT(PML_STATUS_OK, pml_zoo_open(&options, &zoo));
+    INVALID(pml_zoo_list(zoo, NULL));
+    EXPECT(PML_STATUS_OK, pml_zoo_list(zoo, &models));
+    CHECK(pml_models_count(models) == 0 && pml_models_remark_count(models) == 0);
+    INVALID(pml_models_at(models, 0, NULL));
+    EXPECT(PML_STATUS_OUT_OF_RANGE, pml_models_at(models, 0, &model));
+    INVALID(pml_models_remark(models, 0, NULL, &length));
+    INVALID(pml_models_remark(models, 0, &text, NULL));
+    EXPECT(PML_STATUS_OUT_OF_RANGE, pml_models_remark(models, 0, &text, &length));
+    INVALID(pml_zoo_find(zoo, NULL, NULL, &model));
+    INVALID(pml_zoo_find(zoo, "x", NULL, NULL));
+    INVALID(pml_zoo_find(zoo, "\xff", NULL, &model));
+    INVALID(pml_zoo_find(zoo, "x", "\xff", &model));
+    INVALID(pml_zoo_find(zoo, "", NULL, &model));
+    EXPECT(PML_STATUS_NOT_FOUND, pml_zoo_find(zoo, "x", NULL, &model));
+    EXPECT(PML_STATUS_NOT_FOUND, pml_zoo_find(zoo, "x", "y", &model));
+    CHECK(model == NULL);
+    INVALID(pml_zoo_add(zoo, NULL, NULL, NULL, 0, &model));
+    INVALID(pml_zoo_add(zoo, "nothing.gguf", NULL, NULL, 4, &model));
+    INVALID(pml_zoo_add(zoo, "nothing.gguf", "\xff", NULL, 0, &model));
+    INVALID(pml_zoo_add(zoo, "nothing.gguf", "a b", NULL, 0, &model));
+    INVALID(pml_zoo_add(zoo, "nothing.gguf", "a", "b/c", 0, &model));
+    EXPECT(PML_STATUS_NOT_FOUND, pml_zoo_add(zoo, "nothing.gguf", NULL, NULL, 0, &model));
+    INVALID(pml_zoo_remove(zoo, NULL, NULL));
+    EXPECT(PML_STATUS_NOT_FOUND, pml_zoo_remove(zoo, "x", NULL));
+    INVALID(pml_zoo_pin(zoo, NULL, NULL, 1));
+    INVALID(pml_zoo_pin(zoo, "x", NULL, 2));
+    EXPECT(PML_STATUS_NOT_FOUND, pml_zoo_pin(zoo, "x", NULL, 0));
+    INVALID(pml_zoo_verify(zoo, NULL, NULL));
+    EXPECT(PML_STATUS_NOT_FOUND, pml_zoo_verify(zoo, "x", NULL));
+    pml_zoo_free(zoo);
+    pml_models_free(models);
+    pml_zoo_free(NULL);
+    pml_models_free(NULL);
+    pml_model_free(NULL);
+}
+
 static void without_loader(void)
 {
     pml_layer_info_t layer = PML_LAYER_INFO_INIT;
@@ -235,6 +321,32 @@ static void without_loader(void)
     CHECK(array == NULL);
     INVALID(pml_tensor_read(NULL, 0, &u, sizeof u));
     CHECK(strstr(pml_last_error(), "tensor") != NULL);
+}
+
+static void with_model(const char *path)
+{
+    pml_model_info_t info = PML_MODEL_INFO_INIT;
+    pml_model_file_t file = PML_MODEL_FILE_INIT;
+    pml_model_t *model = NULL;
+    pml_loader_t *loader = NULL;
+
+    EXPECT(PML_STATUS_OK, pml_model_open_path(path, &model));
+    if (model == NULL) return;
+    INVALID(pml_model_info(model, NULL));
+    INVALID(pml_model_summary(model, NULL));
+    INVALID(pml_model_file(model, 0, NULL));
+    EXPECT(PML_STATUS_OUT_OF_RANGE, pml_model_file(model, 1, &file));
+    EXPECT(PML_STATUS_OK, pml_model_file(model, 0, &file));
+    EXPECT(PML_STATUS_OK, pml_model_info(model, &info));
+    CHECK(info.file_count == 1 && info.bytes == file.bytes && file.digest_length == 0);
+    info.struct_size = 3;
+    INVALID(pml_model_info(model, &info));
+    INVALID(pml_model_summary(model, &info));
+    INVALID(pml_loader_open_model(model, NULL, NULL));
+    EXPECT(PML_STATUS_OK, pml_loader_open_model(model, NULL, &loader));
+    pml_model_free(model);
+    CHECK(pml_loader_tensor_count(loader) > 0);
+    pml_loader_free(loader);
 }
 
 static void with_loader(pml_loader_t *loader)
@@ -356,7 +468,12 @@ int main(int argc, char **argv)
     INIT_AGREES(pml_stats_t, pml_stats_init, PML_STATS_INIT);
     INIT_AGREES(pml_event_t, pml_event_init, PML_EVENT_INIT);
     INIT_AGREES(pml_allocator_t, pml_allocator_init, PML_ALLOCATOR_INIT);
+    INIT_AGREES(pml_zoo_options_t, pml_zoo_options_init, PML_ZOO_OPTIONS_INIT);
+    INIT_AGREES(pml_model_info_t, pml_model_info_init, PML_MODEL_INFO_INIT);
+    INIT_AGREES(pml_model_file_t, pml_model_file_init, PML_MODEL_FILE_INIT);
     without_handles();
+    without_zoo();
+    with_model(argv[1]);
     without_loader();
     EXPECT(PML_STATUS_OK, pml_loader_open(argv[1], NULL, &loader));
     if (loader != NULL) with_loader(loader);

@@ -59,6 +59,9 @@ static void struct_sizes(void)
     CHECK(sizeof(pml_stats_t) == 264);
     CHECK(sizeof(pml_event_t) == 96);
     CHECK(sizeof(pml_allocator_t) == 32);
+    CHECK(sizeof(pml_zoo_options_t) == 48);
+    CHECK(sizeof(pml_model_info_t) == 176);
+    CHECK(sizeof(pml_model_file_t) == 48);
 }
 
 static void metadata(pml_loader_t *loader)

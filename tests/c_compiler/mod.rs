@@ -47,6 +47,11 @@ pub fn compile_object(source: &Path, standard: &str, object: &Path) {
 pub fn compile_program(source: &Path, program: &Path) {
     let object = program.with_extension("o");
     compile_object(source, "c99", &object);
+    link_program(compiler(false), &[&object], program);
+}
+
+/// Links objects into a program that finds this build's shared library, with a compiler and its options.
+pub fn link_program(mut linker: Command, objects: &[&Path], program: &Path) {
     let folder = library_folder();
     // The library is found by its file's name while it is not installed under its SONAME.
     let soname =
@@ -55,9 +60,8 @@ pub fn compile_program(source: &Path, program: &Path) {
     let _ = std::fs::remove_file(&staged);
     std::os::unix::fs::symlink("libpml.so", &staged).unwrap();
     std::fs::rename(&staged, &soname).unwrap();
-    let mut command = compiler(false);
-    command.arg(&object).arg("-o").arg(program).arg("-L").arg(&folder).args(["-lpml", "-pthread"]);
-    run(command.arg(format!("-Wl,-rpath,{}", folder.display())));
+    linker.args(objects).arg("-o").arg(program).arg("-L").arg(&folder).args(["-lpml", "-pthread"]);
+    run(linker.arg(format!("-Wl,-rpath,{}", folder.display())));
 }
 
 /// Runs a command that must succeed; what it printed.
