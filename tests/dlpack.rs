@@ -149,7 +149,9 @@ fn every_type_is_handed_out_or_refused_by_its_name() {
     }
     model.write(&path).unwrap();
     let opened = Opened::new(&path);
-    model.tensors.iter().for_each(|tensor| check(&opened, tensor));
+    for tensor in &model.tensors {
+        check(&opened, tensor);
+    }
 
     let has = |dtype: &Dtype| (!dtype.is_ggml() || HAS.contains(dtype)) && *dtype != Dtype::NF4;
     let tensors: Vec<Tensor> = Dtype::ALL
@@ -158,12 +160,18 @@ fn every_type_is_handed_out_or_refused_by_its_name() {
         .map(|dtype| Tensor::new(&format!("blk.0.{}", dtype.name()), *dtype, &[3, 8]))
         .collect();
     let mut header = HeaderWriter::new();
-    tensors.iter().for_each(|tensor| header.add_tensor(&tensor.name, tensor.dtype, &tensor.shape).unwrap());
+    for tensor in &tensors {
+        header.add_tensor(&tensor.name, tensor.dtype, &tensor.shape).unwrap();
+    }
     let mut data = header.create(&other).unwrap();
-    tensors.iter().for_each(|tensor| data.write(&tensor.bytes).unwrap());
+    for tensor in &tensors {
+        data.write(&tensor.bytes).unwrap();
+    }
     data.finish().unwrap();
     let opened = Opened::new(&other);
-    tensors.iter().for_each(|tensor| check(&opened, tensor));
+    for tensor in &tensors {
+        check(&opened, tensor);
+    }
 }
 
 #[test]
@@ -177,7 +185,9 @@ fn scalars_and_empty_tensors_are_arrays_too() {
     );
     model.write(&path).unwrap();
     let opened = Opened::new(&path);
-    model.tensors.iter().for_each(|tensor| check(&opened, tensor));
+    for tensor in &model.tensors {
+        check(&opened, tensor);
+    }
     let empty = opened.take("empty").unwrap();
     assert!(empty.tensor().data.is_null());
     assert_eq!(empty.extents(empty.tensor().strides), [160, 32, 1]);

@@ -51,7 +51,10 @@ fn every_example_is_shown_and_short() {
         let path = entry.unwrap().path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(readme.contains(&format!("](examples/{name})")) || readme.contains(&text), "{name} is not in the README");
+        assert!(
+            readme.contains(&format!("](examples/{name})")) || readme.contains(&text),
+            "{name} is not in the README"
+        );
         let lines = text.lines().count();
         assert!(lines < 80, "{name} has {lines} lines");
     }

@@ -8,7 +8,6 @@ use std::process::Command;
 
 use c_compiler::{compile_object, compiler, root, run, shared_library};
 
-/// `pml.h` as the source has it. Set PML_BLESS=1 to write it into the tree.
 /// The parts of the header, in order.
 const FILES: [&str; 17] = [
     "basics",
@@ -20,16 +19,17 @@ const FILES: [&str; 17] = [
     "allocator",
     "options",
     "recommend",
+    "loader",
+    "layer",
     "tensor",
     "dlpack",
-    "loader",
     "loading",
-    "layer",
     "metadata",
     "model",
     "zoo",
 ];
 
+/// `pml.h` as the source has it. Set PML_BLESS=1 to write it into the tree.
 #[test]
 fn header_is_what_the_source_says() {
     let mut builder =
@@ -39,7 +39,7 @@ fn header_is_what_the_source_says() {
     }
     let mut generated = Vec::new();
     builder.generate().unwrap().write(&mut generated);
-    let generated = for_c_readers(&String::from_utf8(generated).unwrap());
+    let generated = with_headings(for_c_readers(&String::from_utf8(generated).unwrap()));
     let path = root().join("include/pml.h");
     if std::env::var_os("PML_BLESS").is_some() {
         std::fs::write(&path, &generated).unwrap();
@@ -67,6 +67,34 @@ fn for_c_readers(header: &str) -> String {
         }
     }
     text
+}
+
+/// A heading over the numbers, the types, and each part's functions, which is the first line of the part's source.
+fn with_headings(mut header: String) -> String {
+    let over = [
+        ("#define PML_DTYPE_F32 ", "Numbers that functions take and structs hold"),
+        ("typedef ", "Types: handles, structs, callbacks"),
+        ("#define PML_STATUS_OK ", "Statuses"),
+    ];
+    for (first, heading) in over {
+        put_heading(&mut header, &format!("\n{first}"), heading);
+    }
+    for file in FILES {
+        let source = std::fs::read_to_string(root().join(format!("src/ffi/{file}.rs"))).unwrap();
+        let about = source.lines().next().unwrap().trim_start_matches("//! ");
+        let heading = about.split(". ").next().unwrap().trim_end_matches('.');
+        if let Some((_, function)) = source.split_once("extern \"C\" fn pml_") {
+            put_heading(&mut header, &format!("pml_{}(", function.split('(').next().unwrap()), heading);
+        }
+    }
+    header
+}
+
+/// Puts a heading over the comment of what comes first in its group.
+fn put_heading(header: &mut String, first: &str, heading: &str) {
+    let of = header.find(first).unwrap_or_else(|| panic!("no {first} in the header"));
+    let comment = header[..of].rfind("/**\n").unwrap();
+    header.insert_str(comment, &format!("/* ---- {heading} ---- */\n\n"));
 }
 
 #[test]
