@@ -257,7 +257,7 @@ fn a_consumer_in_c_keeps_arrays_past_every_handle() {
 
 /// In how many arrays NumPy by way of DLPack and PyPI's gguf agree; leases are tried where a budget holds one block.
 fn compare(test: &str, model: &Path, budget: Option<u64>) -> Option<usize> {
-    let mut python = python::python(test)?;
+    let mut python = python::with_numpy(test)?;
     python.arg(root().join("tests/oracle/arrays.py")).arg(model).args(budget.map(|budget| budget.to_string()));
     let printed = run(python.env("PML_LIBRARY", shared_library()));
     Some(printed.trim().parse().unwrap())

@@ -26,7 +26,7 @@ fn the_example_in_rust_visits_every_layer_within_its_budget() {
 
 #[test]
 fn the_example_in_python_sums_every_array() {
-    let Some(mut python) = python::python("the_example_in_python_sums_every_array") else { return };
+    let Some(mut python) = python::with_numpy("the_example_in_python_sums_every_array") else { return };
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.gguf");
     models::write_llama(&model);
