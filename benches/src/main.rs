@@ -1,6 +1,6 @@
 //! Measures libpml against its limits and against others, and writes `benches/report`: start it with `benches/run`.
 //!
-//! Named parts (`open`, `acquire`, `passes`, `overlap`, `transforms`) are measured alone, and nothing is written then.
+//! Named parts (`open`, `acquire`, `passes`, `overlap`, `zoo`, `transforms`) are measured alone, and nothing is written then.
 //!
 //! Machines are noisy, so whatever is compared runs in turn with the other side in one run, and the median of the
 //! ratios counts, not the ratio of medians.
@@ -16,7 +16,10 @@ mod passes;
 mod peers;
 mod plot;
 mod report;
+#[path = "../../tests/stores/mod.rs"]
+mod stores;
 mod transforms;
+mod zoo;
 
 use std::path::Path;
 
@@ -25,11 +28,12 @@ use report::Report;
 /// Measures one part of what the library does, with models in a folder of its own.
 type Part = fn(&Path, &mut Report);
 
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("open", open::measure),
     ("acquire", acquire::measure),
     ("passes", passes::measure),
     ("overlap", overlap::measure),
+    ("zoo", zoo::measure),
     ("transforms", transforms::measure),
 ];
 

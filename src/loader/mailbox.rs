@@ -295,7 +295,7 @@ pub(super) fn start_telling(
         tell(&mailbox, &core, listener, log);
         drop(keep);
     };
-    match os::without_signals(|| builder.spawn(work)) {
+    match os::without_signals_but_stops(|| builder.spawn(work)) {
         Ok(_) => Ok(()),
         Err(error) => Err(Error::OutOfMemory { what: "a thread for callbacks".to_owned(), reason: error.to_string() }),
     }

@@ -286,6 +286,17 @@ pub fn path_from_c(path: &CStr) -> &Path {
 /// Runs `start`, so that threads it starts take no signal: signals are the host application's, and its handlers expect
 /// its own threads. Faults of a thread's own still reach the application's crash reporter.
 pub fn without_signals<T>(start: impl FnOnce() -> T) -> T {
+    with_blocked([], start)
+}
+
+/// As [`without_signals`], for a thread that calls the application. Runtimes that collect garbage stop such a thread with
+/// these signals (Mono even before it has attached it), and they reach it where they reach the thread that starts it.
+pub fn without_signals_but_stops<T>(start: impl FnOnce() -> T) -> T {
+    with_blocked([libc::SIGPWR, libc::SIGXCPU].into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()), start)
+}
+
+/// Runs `start` with all signals blocked but faults and these, which stay as they are.
+fn with_blocked<T>(open: impl IntoIterator<Item = libc::c_int>, start: impl FnOnce() -> T) -> T {
     const FAULTS: [libc::c_int; 6] =
         [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT];
     let mut blocked = MaybeUninit::<libc::sigset_t>::uninit();
@@ -293,10 +304,10 @@ pub fn without_signals<T>(start: impl FnOnce() -> T) -> T {
     // SAFETY: both sets have room, and the first is filled before it is changed and used.
     unsafe {
         libc::sigfillset(blocked.as_mut_ptr());
-        for fault in FAULTS {
-            libc::sigdelset(blocked.as_mut_ptr(), fault);
+        for signal in FAULTS.into_iter().chain(open) {
+            libc::sigdelset(blocked.as_mut_ptr(), signal);
         }
-        libc::pthread_sigmask(libc::SIG_SETMASK, blocked.as_ptr(), before.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, blocked.as_ptr(), before.as_mut_ptr());
     }
     let started = start();
     // SAFETY: `before` was filled by the call above.
