@@ -1,4 +1,4 @@
-/* Visits every layer of a model in order, as a forward pass would. */
+/* Visits every layer of a model twice under half the memory that it needs, the next one on its way meanwhile. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,49 +10,67 @@ static int fail(const char *what)
     return 1;
 }
 
+/* Where a forward pass would compute with a layer: views take no lock and make no copy. */
+static pml_status_t use_layer(pml_loader_t *loader, size_t layer)
+{
+    pml_layer_info_t info = PML_LAYER_INFO_INIT;
+    pml_view_t view = PML_VIEW_INIT;
+    pml_tensor_t *tensor = NULL; /* an engine looks its tensors up once */
+    size_t first;
+    if (pml_loader_layer_info(loader, layer, &info) == PML_STATUS_OK &&
+        pml_loader_layer_tensor(loader, layer, 0, &first) == PML_STATUS_OK &&
+        pml_loader_tensor_at(loader, first, &tensor) == PML_STATUS_OK &&
+        pml_tensor_view(tensor, &view) == PML_STATUS_OK)
+        printf("%-16.*s %12llu bytes, the first tensor a %s at %p\n", (int)info.name_length, info.name,
+               (unsigned long long)info.bytes, pml_dtype_name(view.dtype), view.data);
+    pml_tensor_free(tensor);
+    return view.data != NULL ? PML_STATUS_OK : PML_STATUS_INVALID_STATE;
+}
+
 int main(int argc, char **argv)
 {
+    pml_options_t options = PML_OPTIONS_INIT;
+    pml_event_t event = PML_EVENT_INIT;
+    pml_stats_t stats = PML_STATS_INIT;
     pml_loader_t *loader = NULL;
-    pml_metadata_info_t key = PML_METADATA_INFO_INIT;
-    const char *architecture = "";
-    size_t length = 0, count, position, layer;
-    size_t *order;
+    size_t count, i, pass, loaded = 0, *order;
+    uint64_t total = 0, largest = 0;
 
-    if (argc != 2) return fprintf(stderr, "usage: %s MODEL.gguf\n", argv[0]), 2;
-    if (pml_loader_open(argv[1], NULL, &loader) != PML_STATUS_OK) return fail("open");
-    if (pml_loader_metadata_find(loader, "general.architecture", &key) == PML_STATUS_OK)
-        pml_loader_metadata_string(loader, key.index, &architecture, &length);
+    if (argc != 2) return fprintf(stderr, "usage: %s MODEL\n", argv[0]), 2;
+    options.device = "cpu";
+    if (pml_loader_open(argv[1], &options, &loader) != PML_STATUS_OK) return fail("open");
     count = pml_loader_layer_count(loader);
-    printf("a %.*s model of %zu layers and %zu tensors, opened without reading one of them\n", (int)length,
-           architecture, count, pml_loader_tensor_count(loader));
+    printf("%zu layers and %zu tensors, opened without reading one of them\n", count, pml_loader_tensor_count(loader));
 
     /* Layers have fixed indices; their order of use stands beside them. */
     order = malloc((count + 1) * sizeof *order);
     if (order == NULL) return 1;
-    for (layer = 0; layer < count; layer++) {
+    for (i = 0; i < count; i++) {
         pml_layer_info_t info = PML_LAYER_INFO_INIT;
-        if (pml_loader_layer_info(loader, layer, &info) != PML_STATUS_OK) return fail("layer");
-        order[info.position] = layer;
+        if (pml_loader_layer_info(loader, i, &info) != PML_STATUS_OK) return fail("layer");
+        order[info.position] = i;
+        total += info.bytes;
+        if (info.bytes > largest) largest = info.bytes;
     }
-    for (position = 0; position < count; position++) {
-        pml_layer_info_t info = PML_LAYER_INFO_INIT;
-        pml_view_t view = PML_VIEW_INIT;
-        pml_tensor_t *tensor = NULL;
-        size_t first;
-        if (position + 1 < count) pml_loader_prefetch(loader, &order[position + 1], 1);
-        if (pml_loader_acquire_layer(loader, order[position], PML_STREAM_HOST, -1) != PML_STATUS_OK)
-            return fail("acquire");
-        pml_loader_layer_info(loader, order[position], &info);
-        if (pml_loader_layer_tensor(loader, order[position], 0, &first) != PML_STATUS_OK ||
-            pml_loader_tensor_at(loader, first, &tensor) != PML_STATUS_OK ||
-            pml_tensor_view(tensor, &view) != PML_STATUS_OK)
-            return fail("view");
-        printf("%-16.*s %4zu tensors %12llu bytes, the first one a %s at %p\n", (int)info.name_length, info.name,
-               info.tensor_count, (unsigned long long)info.bytes, pml_dtype_name(view.dtype), view.data);
-        pml_tensor_free(tensor);
-        pml_loader_release_layer(loader, order[position], PML_STREAM_HOST);
-        pml_loader_unload_layer(loader, order[position]);
-    }
+    pml_loader_free(loader);
+
+    options.strategy = PML_STRATEGY_PREFETCH; /* each acquire queues the layer that comes next */
+    options.unload = PML_UNLOAD_LRU;          /* and the one that is needed last makes way */
+    options.memory_budget = total / 2 > 3 * largest ? total / 2 : 3 * largest;
+    if (pml_loader_open(argv[1], &options, &loader) != PML_STATUS_OK) return fail("open");
+    for (pass = 0; pass < 2; pass++)
+        for (i = 0; i < count; i++) {
+            if (pml_loader_acquire_layer(loader, order[i], PML_STREAM_HOST, PML_TIMEOUT_NEVER) != PML_STATUS_OK)
+                return fail("acquire");
+            if (pass == 0 && use_layer(loader, order[i]) != PML_STATUS_OK) return fail("use");
+            pml_loader_release_layer(loader, order[i], PML_STREAM_HOST);
+        }
+    /* What happened meanwhile; callbacks in the options are told at once. */
+    while (pml_loader_next_event(loader, 0, &event) == PML_STATUS_OK)
+        if (event.kind == PML_EVENT_LAYER_LOADED) loaded++;
+    pml_loader_stats(loader, &stats);
+    printf("%zu events of layers; at most %llu bytes at once, of a budget of %llu\n", loaded,
+           (unsigned long long)stats.peak_charged_bytes, (unsigned long long)options.memory_budget);
     free(order);
     pml_loader_free(loader);
     return 0;

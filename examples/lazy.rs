@@ -1,85 +1,60 @@
-//! Opens a model, looks at one tensor, and visits every layer, telling what was in memory when.
-//!
-//! `cargo run --release --example lazy [model.gguf]`; without a model it makes a small one.
+//! Visits every layer of a model twice under half the memory that it needs, the next one on its way meanwhile:
+//! `cargo run --release --example lazy MODEL` (`pml synth` makes one).
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::Path;
+use std::time::Duration;
 
-use pml::format::gguf::write::{Datum, HeaderWriter};
-use pml::tensor::Dtype;
-use pml::{Loader, Options, Result};
+use pml::loader::{Device, EventKind, Loader, Options, Strategy, Unload};
 
 fn main() {
-    if let Err(error) = run(std::env::args_os().nth(1).map(PathBuf::from)) {
-        eprintln!("lazy: {error}");
+    let Some(model) = std::env::args_os().nth(1) else {
+        eprintln!("usage: lazy MODEL");
+        std::process::exit(2);
+    };
+    if let Err(error) = visit(model.as_ref(), |line| println!("{line}")) {
+        eprintln!("{error}");
         std::process::exit(1);
     }
 }
 
-fn run(model: Option<PathBuf>) -> Result<()> {
-    let path = model.map_or_else(make_model, Ok)?;
-    let start = Instant::now();
-    let loader = Loader::open(&path, Options::default())?;
-    let opened = start.elapsed();
-    let tensors = loader.catalogue().tensors();
-    println!(
-        "{}: opened in {:.2} ms: {} tensors in {} layers, {} of them in memory",
-        path.display(),
-        opened.as_secs_f64() * 1e3,
-        tensors.len(),
-        loader.layer_count(),
-        mebibytes(loader.stats().resident_bytes),
-    );
-    if !tensors.is_empty() {
-        let tensor = loader.tensor_at(tensors.len() / 2)?;
-        let lease = tensor.acquire()?;
-        println!(
-            "acquired {} alone: {} bytes, the first is {}; {} in memory",
-            tensor.info().name,
-            lease.view().bytes,
-            lease.to_vec()?.first().copied().unwrap_or(0),
-            mebibytes(loader.stats().resident_bytes),
-        );
+/// Tells what it does, line by line.
+pub fn visit(model: &Path, mut tell: impl FnMut(String)) -> pml::Result<()> {
+    let budget = budget_for(model, &mut tell)?;
+    let options = Options {
+        device: Device::HOST,
+        strategy: Strategy::Prefetch, // each acquire queues the layer that comes next
+        unload: Unload::Lru,          // and the one that is needed last makes way
+        memory_budget: Some(budget),
+        ..Options::default()
+    };
+    let loader = Loader::open(model, options)?;
+    for pass in 0..2 {
+        for layer in loader.layer_order() {
+            // Held until the end of this block; the next layer comes while this one is used.
+            let lease = loader.acquire_layer(layer)?;
+            for (tensor, bytes) in lease.tensors().filter(|_| pass == 0) {
+                let tensor = loader.tensor_at(tensor)?;
+                tell(format!("{}: {} bytes of {}", tensor.info().name, bytes.len(), tensor.info().dtype.name()));
+            }
+        }
     }
-    for layer in loader.layer_order() {
-        // The next layers could be prefetched here, while this one computes.
-        let lease = loader.acquire_layer(layer)?;
-        let count = lease.views().count();
-        drop(lease);
-        let info = loader.layer_info(layer)?;
-        let resident = mebibytes(loader.stats().resident_bytes);
-        println!("visited {:<16} {count:>4} tensors, {:>10}; {resident} in memory", info.name, mebibytes(info.bytes));
-        loader.unload_layer(layer)?;
+    // What happened meanwhile; `Options::on_event` is told at once.
+    let mut loaded = 0;
+    while let Ok(event) = loader.next_event(Some(Duration::ZERO)) {
+        loaded += usize::from(event.kind == EventKind::LayerLoaded);
     }
-    println!("unloaded as it went: {} in memory now", mebibytes(loader.stats().resident_bytes));
+    let most = loader.stats().peak_charged_bytes;
+    tell(format!("{loaded} events of layers; at most {most} bytes at once, of a budget of {budget}"));
     Ok(())
 }
 
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-/// Eight blocks of 2 MiB, in the names of a llama model.
-fn make_model() -> Result<PathBuf> {
-    let path = std::env::temp_dir().join("pml-example.gguf");
-    let mut header = HeaderWriter::new();
-    header.add("general.architecture", &"llama".into())?;
-    header.add("llama.block_count", &Datum::U32(8))?;
-    let mut tensors = vec![("token_embd.weight".to_owned(), vec![1024, 512])];
-    for block in 0..8 {
-        for matrix in ["attn_q", "attn_k", "attn_v", "attn_output"] {
-            tensors.push((format!("blk.{block}.{matrix}.weight"), vec![512, 512]));
-        }
-    }
-    tensors.push(("output_norm.weight".to_owned(), vec![512]));
-    for (name, shape) in &tensors {
-        header.add_tensor(name, Dtype::F16, shape)?;
-    }
-    let mut data = header.create(&path)?;
-    for (number, (_, shape)) in tensors.iter().enumerate() {
-        let bytes = 2 * shape.iter().product::<u64>() as usize;
-        data.write(&vec![number as u8 % 60; bytes])?;
-    }
-    data.finish()?;
-    Ok(path)
+/// Half of the model, but room for three layers.
+fn budget_for(model: &Path, mut tell: impl FnMut(String)) -> pml::Result<u64> {
+    // Headers only: nothing of a tensor is read.
+    let loader = Loader::open(model, Options::default())?;
+    let (layers, tensors) = (loader.layer_count(), loader.catalogue().tensors().len());
+    tell(format!("{layers} layers and {tensors} tensors, opened without reading one of them"));
+    let sizes: Vec<u64> = (0..layers).map(|layer| Ok(loader.layer_info(layer)?.bytes)).collect::<pml::Result<_>>()?;
+    let largest = sizes.iter().copied().max().unwrap_or(0);
+    Ok((sizes.iter().sum::<u64>() / 2).max(3 * largest).max(1))
 }

@@ -3,6 +3,17 @@
  *
  * Generated from the library's source; do not edit.
  *
+ * In short. pml_loader_open reads a model's headers and nothing else. pml_loader_tensor gives lazy tensors; layers
+ * have indices. pml_loader_acquire_layer or pml_tensor_acquire brings bytes into memory and holds them there,
+ * pml_tensor_view says where they are, and after pml_loader_release_layer or pml_tensor_release they may go. What is read
+ * ahead, how much memory all of it may take, and what goes first is said in pml_options_t when the model is opened.
+ *
+ * Contents. First the numbers, the types and the statuses; then the functions, by what they are about: versions
+ * and errors, devices, events, rules, budgets, the caller's own memory, options, loaders, layers, tensors, DLPack, loading
+ * a whole model, metadata, and models by name.
+ *
+ * Units. Sizes and offsets are bytes, shapes are elements, times are milliseconds where no name says otherwise.
+ *
  * Errors. A function that can fail returns a pml_status_t: 0 is success, errors are negative, and
  * pml_last_error() then has one line about it for the calling thread. Results are written only on
  * success, except that a handle asked for is set to NULL on failure.
@@ -14,6 +25,10 @@
  *
  * Handles. Every handle is freed by its owner, in any order, NULL included. Functions may be called
  * from any threads at once; freeing a handle must be the last thing that is done with it.
+ *
+ * Streams. Where a function takes a stream, it is PML_STREAM_HOST for the calling thread, on a GPU also one of the device's
+ * streams; pml_loader_acquire_layer and pml_loader_release_layer say what is waited for. docs/ownership.md in the
+ * source has all of it on one page.
  *
  * Structs begin with struct_size. Start them with PML_..._INIT, or with pml_..._init(x, sizeof *x),
  * which agree byte for byte. Later versions add fields only at the end. Names in structs come with
@@ -31,6 +46,11 @@
 
 #include "pml/base.h"
 
+/* DLPack's own, of its dlpack.h, which may be included before or after; pml_tensor_to_dlpack hands it out. */
+struct DLManagedTensorVersioned;
+
+
+/* ---- Numbers that functions take and structs hold ---- */
 
 /**
  * IEEE 754, 32 bits: the element types have ggml's numbers.
@@ -679,6 +699,8 @@
  */
 #define PML_ZOO_PIN 2
 
+/* ---- Types: handles, structs, callbacks ---- */
+
 /**
  * A limit of memory that loaders share. Functions may be called from any thread at once; pml_budget_free from one, when no
  * other call with this handle is under way.
@@ -1064,103 +1086,6 @@ typedef struct pml_options_t {
 } pml_options_t;
 
 /**
- * What the headers say of a tensor. The name and the shape live as long as the tensor's handle.
- */
-typedef struct pml_tensor_info_t {
-    /**
-     * sizeof(pml_tensor_info_t), set by the caller.
-     */
-    size_t struct_size;
-    /**
-     * Its name, in UTF-8; does not end in NUL.
-     */
-    const char *name;
-    /**
-     * Bytes of the name.
-     */
-    size_t name_length;
-    /**
-     * `rank` lengths in elements, row-major, outermost dimension first. NULL where the rank is 0.
-     */
-    const int64_t *shape;
-    /**
-     * How many dimensions it has.
-     */
-    uint32_t rank;
-    /**
-     * A PML_DTYPE_ value: the elements in the file.
-     */
-    uint32_t stored_dtype;
-    /**
-     * A PML_DTYPE_ value: the elements in memory.
-     */
-    uint32_t delivered_dtype;
-    /**
-     * The file that holds it, counted from 0.
-     */
-    uint32_t shard;
-    /**
-     * Its index in the loader.
-     */
-    size_t index;
-    /**
-     * Its layer's index in the loader.
-     */
-    size_t layer;
-    /**
-     * Bytes in memory.
-     */
-    uint64_t bytes;
-    /**
-     * Bytes in the file.
-     */
-    uint64_t stored_bytes;
-    /**
-     * Where it starts in its file, in bytes.
-     */
-    uint64_t offset;
-} pml_tensor_info_t;
-
-/**
- * A tensor in memory. Its bytes must not be written. It is valid while the tensor or its layer is acquired; the shape
- * lives as long as the tensor's handle.
- */
-typedef struct pml_view_t {
-    /**
-     * sizeof(pml_view_t), set by the caller.
-     */
-    size_t struct_size;
-    /**
-     * The address of the first byte, in the memory of the device. Not NULL; of a tensor without bytes not to be read.
-     */
-    const void *data;
-    /**
-     * How many bytes.
-     */
-    size_t size;
-    /**
-     * `rank` lengths in elements, row-major, outermost dimension first. NULL where the rank is 0.
-     */
-    const int64_t *shape;
-    /**
-     * How many dimensions it has.
-     */
-    uint32_t rank;
-    /**
-     * A PML_DTYPE_ value.
-     */
-    uint32_t dtype;
-    /**
-     * A PML_DEVICE_ value: whose memory it is.
-     */
-    uint32_t device_kind;
-    /**
-     * The number of that device among those of its kind.
-     */
-    uint32_t device_ordinal;
-} pml_view_t;
-
-/**
  * Sums since the loader was opened. Figures of parts that a loader does not use are 0.
  */
 typedef struct pml_stats_t {
@@ -1348,6 +1273,103 @@ typedef struct pml_layer_info_t {
      */
     uint64_t acquire_count;
 } pml_layer_info_t;
+
+/**
+ * What the headers say of a tensor. The name and the shape live as long as the tensor's handle.
+ */
+typedef struct pml_tensor_info_t {
+    /**
+     * sizeof(pml_tensor_info_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * Its name, in UTF-8; does not end in NUL.
+     */
+    const char *name;
+    /**
+     * Bytes of the name.
+     */
+    size_t name_length;
+    /**
+     * `rank` lengths in elements, row-major, outermost dimension first. NULL where the rank is 0.
+     */
+    const int64_t *shape;
+    /**
+     * How many dimensions it has.
+     */
+    uint32_t rank;
+    /**
+     * A PML_DTYPE_ value: the elements in the file.
+     */
+    uint32_t stored_dtype;
+    /**
+     * A PML_DTYPE_ value: the elements in memory.
+     */
+    uint32_t delivered_dtype;
+    /**
+     * The file that holds it, counted from 0.
+     */
+    uint32_t shard;
+    /**
+     * Its index in the loader.
+     */
+    size_t index;
+    /**
+     * Its layer's index in the loader.
+     */
+    size_t layer;
+    /**
+     * Bytes in memory.
+     */
+    uint64_t bytes;
+    /**
+     * Bytes in the file.
+     */
+    uint64_t stored_bytes;
+    /**
+     * Where it starts in its file, in bytes.
+     */
+    uint64_t offset;
+} pml_tensor_info_t;
+
+/**
+ * A tensor in memory. Its bytes must not be written. It is valid while the tensor or its layer is acquired; the shape
+ * lives as long as the tensor's handle.
+ */
+typedef struct pml_view_t {
+    /**
+     * sizeof(pml_view_t), set by the caller.
+     */
+    size_t struct_size;
+    /**
+     * The address of the first byte, in the memory of the device. Not NULL; of a tensor without bytes not to be read.
+     */
+    const void *data;
+    /**
+     * How many bytes.
+     */
+    size_t size;
+    /**
+     * `rank` lengths in elements, row-major, outermost dimension first. NULL where the rank is 0.
+     */
+    const int64_t *shape;
+    /**
+     * How many dimensions it has.
+     */
+    uint32_t rank;
+    /**
+     * A PML_DTYPE_ value.
+     */
+    uint32_t dtype;
+    /**
+     * A PML_DEVICE_ value: whose memory it is.
+     */
+    uint32_t device_kind;
+    /**
+     * The number of that device among those of its kind.
+     */
+    uint32_t device_ordinal;
+} pml_view_t;
 
 /**
  * A metadata value. The key lives as long as the loader's handle.
@@ -1552,6 +1574,8 @@ typedef struct pml_zoo_options_t {
     uint64_t limit;
 } pml_zoo_options_t;
 
+/* ---- Statuses ---- */
+
 /**
  * Success.
  */
@@ -1666,6 +1690,8 @@ typedef struct pml_zoo_options_t {
 extern "C" {
 #endif // __cplusplus
 
+/* ---- Versions, statuses, the last error, names of types ---- */
+
 /**
  * The library's version, as "0.1.0". Never NULL; lives as long as the library.
  */
@@ -1704,6 +1730,8 @@ PML_API bool pml_status_is_retryable(pml_status_t status);
 PML_API
 const char *pml_dtype_name(uint32_t dtype);
 
+/* ---- Devices ---- */
+
 /**
  * Writes the initial values, as PML_DEVICE_INFO_INIT has them. Does nothing where `info` is NULL.
  */
@@ -1721,10 +1749,14 @@ PML_API size_t pml_device_count(void);
  */
 PML_API pml_status_t pml_device_info(size_t index, struct pml_device_info_t *out);
 
+/* ---- Events: what a callback is told ---- */
+
 /**
  * Writes the initial values, as PML_EVENT_INIT has them. Does nothing where `event` is NULL.
  */
 PML_API void pml_event_init(struct pml_event_t *event, size_t struct_size);
+
+/* ---- Rules: choices by tensor name ---- */
 
 /**
  * Makes an empty set of rules, to be freed with pml_rules_free.
@@ -1772,6 +1804,8 @@ pml_status_t pml_rules_dtype(struct pml_rules_t *rules,
                              const char *pattern,
                              uint32_t dtype);
 
+/* ---- Limits of memory that loaders share ---- */
+
 /**
  * A limit of `bytes` bytes, at least one, for any number of loaders: give it to them with `pml_options_t.budget`. Free it
  * with pml_budget_free. On failure `*out` is NULL.
@@ -1791,12 +1825,16 @@ pml_status_t pml_budget_new(uint64_t bytes,
 PML_API
 void pml_budget_free(struct pml_budget_t *budget);
 
+/* ---- Memory of the caller's own ---- */
+
 /**
  * Writes the initial values, as PML_ALLOCATOR_INIT has them. Does nothing where `allocator` is NULL.
  */
 PML_API
 void pml_allocator_init(struct pml_allocator_t *allocator,
                         size_t struct_size);
+
+/* ---- Options for opening a model ---- */
 
 /**
  * Writes the initial values, as PML_OPTIONS_INIT has them: as many as `struct_size` bytes hold. Does nothing where
@@ -1805,6 +1843,8 @@ void pml_allocator_init(struct pml_allocator_t *allocator,
 PML_API
 void pml_options_init(struct pml_options_t *options,
                       size_t struct_size);
+
+/* ---- Options that suit a model and a device's memory ---- */
 
 /**
  * Looks for the options that suit a model and so many bytes of memory for its layers on a device; reads headers only. Start
@@ -1831,93 +1871,7 @@ pml_status_t pml_options_recommend(const char *path,
                                    uint64_t available_bytes,
                                    struct pml_options_t *out);
 
-/**
- * Writes the initial values, as PML_TENSOR_INFO_INIT has them. Does nothing where `info` is NULL.
- */
-PML_API void pml_tensor_info_init(struct pml_tensor_info_t *info, size_t struct_size);
-
-/**
- * Writes the initial values, as PML_VIEW_INIT has them. Does nothing where `view` is NULL.
- */
-PML_API void pml_view_init(struct pml_view_t *view, size_t struct_size);
-
-/**
- * Frees a tensor's handle and releases what was acquired through it; on a GPU the memory is used for nothing else before the
- * device has done what it was given so far. The loader may be freed before or after. NULL is
- * fine.
- */
-PML_API
-void pml_tensor_free(struct pml_tensor_t *tensor);
-
-/**
- * Describes a tensor. Loads nothing.
- *
- * Errors: PML_STATUS_INVALID_ARGUMENT.
- */
-PML_API
-pml_status_t pml_tensor_get_info(const struct pml_tensor_t *tensor,
-                                 struct pml_tensor_info_t *out);
-
-/**
- * Whether the tensor's bytes are in memory now. Without an acquire that may change at once. False where `tensor` is
- * NULL.
- */
-PML_API
-bool pml_tensor_is_loaded(const struct pml_tensor_t *tensor);
-
-/**
- * Queues a tensor to be brought into memory, as pml_loader_prefetch does layers. Space is taken for its whole layer.
- *
- * Errors: PML_STATUS_CLOSED; PML_STATUS_BUDGET; PML_STATUS_INVALID_ARGUMENT.
- */
-PML_API
-pml_status_t pml_tensor_prefetch(struct pml_tensor_t *tensor);
-
-/**
- * Brings a tensor into memory and holds it there, with its layer, until the same handle releases it as often.
- *
- * `stream` as at pml_loader_acquire_layer. Space is reserved for its layer, as by
- * pml_loader_acquire_layer, which also tells what `timeout_ms` limits. `out` may be NULL.
- *
- * Errors: those of pml_loader_acquire_layer; PML_STATUS_CLOSED after the loader was freed.
- */
-PML_API
-pml_status_t pml_tensor_acquire(struct pml_tensor_t *tensor,
-                                void *stream,
-                                int64_t timeout_ms,
-                                struct pml_view_t *out);
-
-/**
- * Releases what the same handle acquired, once. Its view is not valid any more, unless something else holds the layer.
- *
- * Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_INVALID_ARGUMENT for another stream; PML_STATUS_DEVICE and
- * PML_STATUS_STREAM_CAPTURING, as from pml_loader_release_layer.
- */
-PML_API
-pml_status_t pml_tensor_release(struct pml_tensor_t *tensor,
-                                void *stream);
-
-/**
- * Where an acquired tensor's bytes are: of one acquired through this handle, or whose layer its loader has acquired.
- * Takes no lock and does not wait.
- *
- * Errors: PML_STATUS_INVALID_STATE where neither is acquired.
- */
-PML_API
-pml_status_t pml_tensor_view(const struct pml_tensor_t *tensor,
-                             struct pml_view_t *out);
-
-/**
- * Copies `size` bytes of a tensor, from its byte `offset` on, into the caller's memory. Keeps nothing in memory.
- *
- * Errors: PML_STATUS_INVALID_ARGUMENT for bytes past the tensor's end; PML_STATUS_IO and PML_STATUS_TRUNCATED, after
- * which some bytes may have been written; PML_STATUS_WOULD_DEADLOCK inside a callback.
- */
-PML_API
-pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
-                             uint64_t offset,
-                             void *dst,
-                             size_t size);
+/* ---- Loaders: opening, freeing, stats, verification, and the way to tensors ---- */
 
 /**
  * Writes the initial values, as PML_STATS_INIT has them. Does nothing where `stats` is NULL.
@@ -2017,97 +1971,7 @@ pml_status_t pml_loader_tensor_at(struct pml_loader_t *loader,
                                   size_t index,
                                   struct pml_tensor_t **out);
 
-/**
- * Starts loading every layer in order, and waits for nothing: one layer after another, or with PML_STRATEGY_PARALLEL up to
- * `max_concurrent_loads` at once. What is acquired meanwhile goes first. Nothing is unloaded for it: when no more fits, it
- * pauses until something is unloaded. While it goes on a further call changes nothing; after it has ended, failed or was
- * cancelled it begins again with what is not in memory, and tries again what was left out. May be called inside a callback.
- *
- * Errors: PML_STATUS_CLOSED; where layers go to a GPU that cannot be woken, PML_STATUS_DEVICE, PML_STATUS_UNSUPPORTED and
- * PML_STATUS_OUT_OF_MEMORY, as from every call that first wants a layer; PML_STATUS_INVALID_ARGUMENT.
- */
-PML_API
-pml_status_t pml_loader_start(struct pml_loader_t *loader);
-
-/**
- * Waits until every tensor was delivered at least once, at most `timeout_ms` milliseconds (-1: for ever).
- *
- * Errors: PML_STATUS_INVALID_STATE unless pml_loader_start was called; what befell a tensor; PML_STATUS_INCOMPLETE where
- * one was left out; PML_STATUS_BUDGET when no more fits; PML_STATUS_CANCELLED; PML_STATUS_TIMED_OUT;
- * PML_STATUS_WOULD_DEADLOCK inside a callback; PML_STATUS_INVALID_ARGUMENT.
- */
-PML_API
-pml_status_t pml_loader_wait(struct pml_loader_t *loader,
-                             int64_t timeout_ms);
-
-/**
- * Ends all loading of this loader, and waits for nothing: whoever waits gets PML_STATUS_CANCELLED, and reads that have
- * begun come to their end. What is in memory stays, and later calls work as before. May be called inside a callback.
- *
- * Errors: PML_STATUS_INVALID_ARGUMENT.
- */
-PML_API
-pml_status_t pml_loader_cancel(struct pml_loader_t *loader);
-
-/**
- * The part of all bytes that was delivered at least once, from 0 to 1; what was left out because it could not be read does
- * not count. Never falls. 1 for a model of no bytes, 0 where `loader` is NULL.
- */
-PML_API
-double pml_loader_progress(const struct pml_loader_t *loader);
-
-/**
- * Whether every layer is in memory now. False where `loader` is NULL.
- */
-PML_API bool pml_loader_is_fully_loaded(const struct pml_loader_t *loader);
-
-/**
- * Where the loader is: a PML_STAGE_ value; never PML_STAGE_VALIDATING, which only pml_loader_verify's events have, nor in
- * this version PML_STAGE_TRANSFORMING. PML_STAGE_OPENING where `loader` is NULL.
- */
-PML_API
-uint32_t pml_loader_stage(const struct pml_loader_t *loader);
-
-/**
- * Takes the next event, for an engine that wants no callback; waits for one at most `timeout_ms` milliseconds (-1: for
- * ever, 0: not at all). The events are those that callbacks would be told. Errors are decided as the options say.
- *
- * The message lives until the next call or the loader's end. Call it from one thread at a time.
- *
- * Errors: PML_STATUS_TIMED_OUT; PML_STATUS_INVALID_STATE where the options have a callback for events;
- * PML_STATUS_WOULD_DEADLOCK inside a callback; PML_STATUS_INVALID_ARGUMENT.
- */
-PML_API
-pml_status_t pml_loader_next_event(struct pml_loader_t *loader,
-                                   int64_t timeout_ms,
-                                   struct pml_event_t *out);
-
-/**
- * Copies `n` whole tensors into memory of the caller's own, `dst[i]` with `dst_size[i]` bytes, which are at least the
- * tensor's: in the files' order, small neighbours with one read, several reads at once. Brings nothing into the library's
- * memory, and counts against no limit. The memory is of the device that the layers are on. With PML_STREAM_HOST, or on the
- * host NULL, the data is there on return; with a stream of the device the copies are under way, and the stream waits for
- * them. They wait for nothing that any stream was given before: none of it may still use the memory.
- *
- * Errors: what befell a read, after PML_RECOVERY_RETRY and PML_RECOVERY_FALLBACK have done what they can (some bytes may
- * have been written by then; nothing is skipped, and `on_error` is not asked); PML_STATUS_CANCELLED;
- * PML_STATUS_WOULD_DEADLOCK inside a callback; PML_STATUS_DEVICE; PML_STATUS_STREAM_CAPTURING on a stream whose work is
- * being captured; PML_STATUS_INVALID_ARGUMENT for another stream, NULL, too small a size, or a tensor of another loader.
- */
-PML_API
-pml_status_t pml_loader_load_into(struct pml_loader_t *loader,
-                                  struct pml_tensor_t *const *tensors,
-                                  void *const *dst,
-                                  const size_t *dst_size,
-                                  size_t n,
-                                  void *stream);
-
-/**
- * Gives memory back that is kept for the next load: page-locked memory that copies to GPUs pass through, and blocks of
- * their memory in which no layer lies. What is not used for two seconds goes by itself, but for blocks of an open loader.
- */
-PML_API
-void pml_trim(void);
+/* ---- Layers of an opened model ---- */
 
 /**
  * Writes the initial values, as PML_LAYER_INFO_INIT has them. Does nothing where `info` is NULL.
@@ -2242,6 +2106,220 @@ pml_status_t pml_loader_release_layer(struct pml_loader_t *loader,
 PML_API
 pml_status_t pml_loader_unload_layer(struct pml_loader_t *loader,
                                      size_t layer);
+
+/* ---- Tensors ---- */
+
+/**
+ * Writes the initial values, as PML_TENSOR_INFO_INIT has them. Does nothing where `info` is NULL.
+ */
+PML_API void pml_tensor_info_init(struct pml_tensor_info_t *info, size_t struct_size);
+
+/**
+ * Writes the initial values, as PML_VIEW_INIT has them. Does nothing where `view` is NULL.
+ */
+PML_API void pml_view_init(struct pml_view_t *view, size_t struct_size);
+
+/**
+ * Frees a tensor's handle and releases what was acquired through it; on a GPU the memory is used for nothing else before the
+ * device has done what it was given so far. The loader may be freed before or after. NULL is
+ * fine.
+ */
+PML_API
+void pml_tensor_free(struct pml_tensor_t *tensor);
+
+/**
+ * Describes a tensor. Loads nothing.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_tensor_get_info(const struct pml_tensor_t *tensor,
+                                 struct pml_tensor_info_t *out);
+
+/**
+ * Whether the tensor's bytes are in memory now. Without an acquire that may change at once. False where `tensor` is
+ * NULL.
+ */
+PML_API
+bool pml_tensor_is_loaded(const struct pml_tensor_t *tensor);
+
+/**
+ * Queues a tensor to be brought into memory, as pml_loader_prefetch does layers. Space is taken for its whole layer.
+ *
+ * Errors: PML_STATUS_CLOSED; PML_STATUS_BUDGET; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_tensor_prefetch(struct pml_tensor_t *tensor);
+
+/**
+ * Brings a tensor into memory and holds it there, with its layer, until the same handle releases it as often.
+ *
+ * `stream` as at pml_loader_acquire_layer. Space is reserved for its layer, as by
+ * pml_loader_acquire_layer, which also tells what `timeout_ms` limits. `out` may be NULL.
+ *
+ * Errors: those of pml_loader_acquire_layer; PML_STATUS_CLOSED after the loader was freed.
+ */
+PML_API
+pml_status_t pml_tensor_acquire(struct pml_tensor_t *tensor,
+                                void *stream,
+                                int64_t timeout_ms,
+                                struct pml_view_t *out);
+
+/**
+ * Releases what the same handle acquired, once. Its view is not valid any more, unless something else holds the layer.
+ *
+ * Errors: PML_STATUS_INVALID_STATE without an acquire; PML_STATUS_INVALID_ARGUMENT for another stream; PML_STATUS_DEVICE and
+ * PML_STATUS_STREAM_CAPTURING, as from pml_loader_release_layer.
+ */
+PML_API
+pml_status_t pml_tensor_release(struct pml_tensor_t *tensor,
+                                void *stream);
+
+/**
+ * Where an acquired tensor's bytes are: of one acquired through this handle, or whose layer its loader has acquired.
+ * Takes no lock and does not wait.
+ *
+ * Errors: PML_STATUS_INVALID_STATE where neither is acquired.
+ */
+PML_API
+pml_status_t pml_tensor_view(const struct pml_tensor_t *tensor,
+                             struct pml_view_t *out);
+
+/**
+ * Copies `size` bytes of a tensor, from its byte `offset` on, into the caller's memory. Keeps nothing in memory.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT for bytes past the tensor's end; PML_STATUS_IO and PML_STATUS_TRUNCATED, after
+ * which some bytes may have been written; PML_STATUS_WOULD_DEADLOCK inside a callback.
+ */
+PML_API
+pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
+                             uint64_t offset,
+                             void *dst,
+                             size_t size);
+
+/* ---- DLPack: tensors for whoever takes arrays of others ---- */
+
+/**
+ * Brings a tensor into memory and hands it out as a DLPack tensor (`dlpack.h` of version 1.1 and later), for whoever takes
+ * arrays of others, as NumPy does: without a copy, read-only, row-major without gaps.
+ *
+ * It is a lease of its own, beside those of the handle: the tensor stays in memory until the consumer calls the DLPack
+ * tensor's deleter, on any thread, at any time, also after the tensor's and the loader's handles were freed. The deleter
+ * waits for nothing and may be called inside a callback; on a GPU the memory is used for nothing else before the device
+ * has done what it was given until then, on whichever streams. Where nobody takes it, call the deleter yourself.
+ *
+ * `stream` as at pml_loader_acquire_layer; the consumer's own, where it told one. The call waits for reads, but for others'
+ * releases not at all, as pml_tensor_acquire does with a time-out of 0: arrays end when they are collected, which may
+ * be up to the thread that would wait. Acquire the tensor first where waiting is wanted, and release it after this.
+ *
+ * `data` is the tensor's address, `byte_offset` 0 and `strides` never NULL but at rank 0; of a tensor without elements `data`
+ * is NULL. DLPack asks for addresses that are multiples of 256, and advises not to rely on it: they are multiples of the
+ * element's size, and of more where the file or the option `alignment` says so.
+ *
+ * Errors: those of pml_tensor_acquire; PML_STATUS_UNSUPPORTED, before anything is brought, for types that DLPack cannot say:
+ * blocks, PML_DTYPE_NF4, and PML_DTYPE_F4 and PML_DTYPE_F6_E2M3 and _E3M2, whose order inside a byte files do not tell. On
+ * failure `*out` is NULL.
+ */
+PML_API
+pml_status_t pml_tensor_to_dlpack(struct pml_tensor_t *tensor,
+                                  void *stream,
+                                  struct DLManagedTensorVersioned **out);
+
+/* ---- Loading a whole model: in the background, with events, or into the caller's own memory ---- */
+
+/**
+ * Starts loading every layer in order, and waits for nothing: one layer after another, or with PML_STRATEGY_PARALLEL up to
+ * `max_concurrent_loads` at once. What is acquired meanwhile goes first. Nothing is unloaded for it: when no more fits, it
+ * pauses until something is unloaded. While it goes on a further call changes nothing; after it has ended, failed or was
+ * cancelled it begins again with what is not in memory, and tries again what was left out. May be called inside a callback.
+ *
+ * Errors: PML_STATUS_CLOSED; where layers go to a GPU that cannot be woken, PML_STATUS_DEVICE, PML_STATUS_UNSUPPORTED and
+ * PML_STATUS_OUT_OF_MEMORY, as from every call that first wants a layer; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_start(struct pml_loader_t *loader);
+
+/**
+ * Waits until every tensor was delivered at least once, at most `timeout_ms` milliseconds (-1: for ever).
+ *
+ * Errors: PML_STATUS_INVALID_STATE unless pml_loader_start was called; what befell a tensor; PML_STATUS_INCOMPLETE where
+ * one was left out; PML_STATUS_BUDGET when no more fits; PML_STATUS_CANCELLED; PML_STATUS_TIMED_OUT;
+ * PML_STATUS_WOULD_DEADLOCK inside a callback; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_wait(struct pml_loader_t *loader,
+                             int64_t timeout_ms);
+
+/**
+ * Ends all loading of this loader, and waits for nothing: whoever waits gets PML_STATUS_CANCELLED, and reads that have
+ * begun come to their end. What is in memory stays, and later calls work as before. May be called inside a callback.
+ *
+ * Errors: PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_cancel(struct pml_loader_t *loader);
+
+/**
+ * The part of all bytes that was delivered at least once, from 0 to 1; what was left out because it could not be read does
+ * not count. Never falls. 1 for a model of no bytes, 0 where `loader` is NULL.
+ */
+PML_API
+double pml_loader_progress(const struct pml_loader_t *loader);
+
+/**
+ * Whether every layer is in memory now. False where `loader` is NULL.
+ */
+PML_API bool pml_loader_is_fully_loaded(const struct pml_loader_t *loader);
+
+/**
+ * Where the loader is: a PML_STAGE_ value; never PML_STAGE_VALIDATING, which only pml_loader_verify's events have, nor in
+ * this version PML_STAGE_TRANSFORMING. PML_STAGE_OPENING where `loader` is NULL.
+ */
+PML_API
+uint32_t pml_loader_stage(const struct pml_loader_t *loader);
+
+/**
+ * Takes the next event, for an engine that wants no callback; waits for one at most `timeout_ms` milliseconds (-1: for
+ * ever, 0: not at all). The events are those that callbacks would be told. Errors are decided as the options say.
+ *
+ * The message lives until the next call or the loader's end. Call it from one thread at a time.
+ *
+ * Errors: PML_STATUS_TIMED_OUT; PML_STATUS_INVALID_STATE where the options have a callback for events;
+ * PML_STATUS_WOULD_DEADLOCK inside a callback; PML_STATUS_INVALID_ARGUMENT.
+ */
+PML_API
+pml_status_t pml_loader_next_event(struct pml_loader_t *loader,
+                                   int64_t timeout_ms,
+                                   struct pml_event_t *out);
+
+/**
+ * Copies `n` whole tensors into memory of the caller's own, `dst[i]` with `dst_size[i]` bytes, which are at least the
+ * tensor's: in the files' order, small neighbours with one read, several reads at once. Brings nothing into the library's
+ * memory, and counts against no limit. The memory is of the device that the layers are on. With PML_STREAM_HOST, or on the
+ * host NULL, the data is there on return; with a stream of the device the copies are under way, and the stream waits for
+ * them. They wait for nothing that any stream was given before: none of it may still use the memory.
+ *
+ * Errors: what befell a read, after PML_RECOVERY_RETRY and PML_RECOVERY_FALLBACK have done what they can (some bytes may
+ * have been written by then; nothing is skipped, and `on_error` is not asked); PML_STATUS_CANCELLED;
+ * PML_STATUS_WOULD_DEADLOCK inside a callback; PML_STATUS_DEVICE; PML_STATUS_STREAM_CAPTURING on a stream whose work is
+ * being captured; PML_STATUS_INVALID_ARGUMENT for another stream, NULL, too small a size, or a tensor of another loader.
+ */
+PML_API
+pml_status_t pml_loader_load_into(struct pml_loader_t *loader,
+                                  struct pml_tensor_t *const *tensors,
+                                  void *const *dst,
+                                  const size_t *dst_size,
+                                  size_t n,
+                                  void *stream);
+
+/**
+ * Gives memory back that is kept for the next load: page-locked memory that copies to GPUs pass through, and blocks of
+ * their memory in which no layer lies. What is not used for two seconds goes by itself, but for blocks of an open loader.
+ */
+PML_API
+void pml_trim(void);
+
+/* ---- Metadata: keys and values of a model ---- */
 
 /**
  * Writes the initial values, as PML_METADATA_INFO_INIT has them. Does nothing where `info` is NULL.
@@ -2421,6 +2499,8 @@ pml_status_t pml_loader_metadata_array_strings(const struct pml_loader_t *loader
                                                const char **strings,
                                                size_t *lengths);
 
+/* ---- A model that was found by its name, or is at a path ---- */
+
 /**
  * Writes the initial values, as PML_MODEL_INFO_INIT has them. Does nothing where `info` is NULL.
  */
@@ -2484,6 +2564,8 @@ PML_API
 pml_status_t pml_loader_open_model(const struct pml_model_t *model,
                                    const struct pml_options_t *options,
                                    struct pml_loader_t **out);
+
+/* ---- The stores of models that people have: listing, finding, and the keeping of our own ---- */
 
 /**
  * Writes the initial values, as PML_ZOO_OPTIONS_INIT has them. Does nothing where `options` is NULL.

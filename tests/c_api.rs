@@ -109,8 +109,12 @@ fn an_engine_in_c_finds_models_by_name() {
 fn the_example_in_c_visits_every_layer() {
     let program = build("examples/lazy.c");
     let printed = run(Command::new(&program.executable).arg(&program.model));
-    let layers: Vec<&str> = printed.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+    let layers: Vec<&str> = printed.lines().skip(1).filter_map(|line| line.split(' ').next()).take(6).collect();
     assert_eq!(layers, ["token_embd", "blk.0", "blk.1", "blk.2", "blk.3", "output"], "{printed}");
+    let last = printed.lines().last().unwrap();
+    let numbers: Vec<u64> = last.split([' ', ';']).filter_map(|word| word.parse().ok()).collect();
+    let [events, most, budget] = numbers[..] else { panic!("{last}") };
+    assert!(events > 0 && most > 0 && most <= budget, "{last}");
     under_valgrind(&program);
 }
 

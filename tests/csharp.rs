@@ -17,7 +17,7 @@ const RUNTIME_CONFIG: &str =
     r#"{"runtimeOptions":{"framework":{"name":"Microsoft.NETCore.App","version":"3.1.0"},"rollForward":"Major"}}"#;
 
 /// Functions of the C API that the binding does not call; all others are imported.
-const LEFT_OUT: [&str; 25] = [
+const LEFT_OUT: [&str; 26] = [
     // Written by hand, with struct_size alone.
     "pml_allocator_init",
     "pml_device_info_init",
@@ -46,6 +46,8 @@ const LEFT_OUT: [&str; 25] = [
     "pml_loader_verify",
     "pml_options_recommend",
     "pml_version_number",
+    // For consumers of DLPack.
+    "pml_tensor_to_dlpack",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //! | taken away | red |
 //! |---|---|
 //! | the event of a release | `memory_that_a_stream_still_reads_is_not_used_again` |
+//! | the wait for the whole device where a lease ends without its stream | `a_lease_that_is_dropped_without_its_stream_drains_until_the_device_is_done` |
 //! | the wait for a copy's event | `a_stream_waits_for_copies_that_are_under_way` |
 //! | the slot's event | every test that reads bytes: copies count as done that have not passed |
 //! | the charge of a block | `a_device_without_memory_evicts_and_tries_again`, and the suites of `budgets` |
@@ -195,6 +196,27 @@ fn a_layer_that_drains_is_wanted_again_and_stays() {
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(loader.layer_info(2).unwrap().state, LayerState::Resident, "the drain that was given up takes nothing");
     gpu.destroy_stream(stream);
+}
+
+#[test]
+fn a_lease_that_is_dropped_without_its_stream_drains_until_the_device_is_done() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.stream();
+    let loader = Wire::layers(4, LAYER).open(limited(1));
+    let tensor = loader.tensor_at(2).unwrap();
+    // SAFETY: the stream lives until the end.
+    let lease = unsafe { tensor.acquire_owned_on(given(stream), None) }.unwrap();
+    assert_eq!((lease.view().device, lease.bytes()), (device(), None));
+    let expected = gpu.double.hash(&content(2, LAYER));
+    assert_eq!(gpu.launch(stream, Memory(lease.view().data.addr().get()), LAYER, expected, 300), 0);
+    std::thread::spawn(|| drop(lease)).join().unwrap();
+    loader.unload_layer(2).unwrap();
+    assert_eq!(loader.layer_info(2).unwrap().state, LayerState::Draining);
+    assert!(gpu.double.get("queued") > 0, "nobody has waited for the kernel");
+    // It takes the same place, when the kernel has passed: before, its copy would be a violation.
+    check_bytes(&loader, 3);
+    assert_eq!(loader.layer_info(2).unwrap().state, LayerState::Absent);
+    assert_eq!(gpu.destroy_stream(stream), 0);
 }
 
 #[test]

@@ -92,6 +92,23 @@ impl Tensor {
         Ok(TensorLease { tensor: self, stream })
     }
 
+    /// Brings it and holds it, as `acquire_within`, until the lease is dropped, which borrows nothing.
+    pub fn acquire_owned(&self, timeout: Option<Duration>) -> Result<OwnedLease> {
+        // SAFETY: the host is no stream.
+        unsafe { self.acquire_owned_on(Stream::Host, timeout) }
+    }
+
+    /// As `acquire_owned`, and has the stream wait for the bytes, as `Loader::acquire_layer_on`, which also tells the errors.
+    ///
+    /// # Safety
+    /// The stream is one of the device's primary context, and is alive until this returns.
+    pub unsafe fn acquire_owned_on(&self, stream: Stream, timeout: Option<Duration>) -> Result<OwnedLease> {
+        self.core.check_stream(stream)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.hold(stream, timeout) }?;
+        Ok(OwnedLease { tensor: self.clone() })
+    }
+
     /// Copies `into.len()` bytes from `offset` on, without bringing the tensor into memory.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         refuse_in_callback("read")?;
@@ -203,6 +220,37 @@ impl Drop for TensorLease<'_> {
             Err(Error::StreamCapturing { .. }) => self.tensor.core.let_go_of_all(self.tensor.layer()),
             Err(_) => self.tensor.release_all(1),
         }
+    }
+}
+
+/// A tensor in memory, until this is dropped: on any thread, at any time, also after its loader. That waits for nothing. On a
+/// GPU any streams may have used the bytes, and the memory is used for nothing else before the device has done what it was
+/// given until then.
+pub struct OwnedLease {
+    tensor: Tensor,
+}
+
+impl OwnedLease {
+    /// The tensor.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// Where its bytes are.
+    pub fn view(&self) -> TensorView<'_> {
+        self.tensor.core.view_of_held(self.tensor.index)
+    }
+
+    /// Its bytes, where they are in the host's memory.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        // SAFETY: the lease holds the tensor.
+        unsafe { bytes_of(&self.view()) }
+    }
+}
+
+impl Drop for OwnedLease {
+    fn drop(&mut self) {
+        self.tensor.release_all(1);
     }
 }
 

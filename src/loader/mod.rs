@@ -40,7 +40,7 @@ use events::Figures;
 pub use events::{Answer, Event, EventKind, Listener, Log, LogLevel, Stage};
 pub use export::Exported;
 use forms::{Forms, Wishes};
-pub use lease::{LayerLease, Tensor, TensorLease, TensorView};
+pub use lease::{LayerLease, OwnedLease, Tensor, TensorLease, TensorView};
 use mailbox::{Mailbox, refuse_in_callback, start_telling};
 pub use options::{Budget, Device, Options, Recovery, Strategy, Unload};
 pub use rules::Rules;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "dlpack_abi.h"
 #include "pml.h"
 
 #define CHECK(condition)                                                                            \
@@ -747,6 +748,60 @@ static void tensors_end_with_an_acquire_on_each_stream(void)
     CHECK(driver.stream_destroy(one) == 0 && driver.stream_destroy(two) == 0);
 }
 
+/* ---- Arrays for others ---- */
+
+static void *delete_elsewhere(void *argument)
+{
+    DLManagedTensorVersioned *array = argument;
+    array->deleter(array);
+    return NULL;
+}
+
+/* An array that a kernel of the consumer's still reads when it is given back, after every handle and on a thread without a
+ * context: the memory goes when the kernel has passed, and nobody waits for that. */
+static void arrays_go_when_their_consumer_is_done(void)
+{
+    pml_options_t options = PML_OPTIONS_INIT;
+    pml_loader_t *loader;
+    pml_tensor_t *tensor;
+    DLManagedTensorVersioned *array = NULL;
+    void *stream = new_stream();
+    pthread_t thread;
+    uint64_t hash;
+    int frees;
+    options.unload = PML_UNLOAD_LRU;
+    options.memory_budget = 700 << 10;
+    for (frees = 0; frees < 2; frees++) {
+        loader = open_on(small_model, device_name, &options);
+        tensor = tensor_of(loader, "blk.1.attn_q.weight");
+        CHECK(pml_tensor_to_dlpack(tensor, NULL, &array) == PML_STATUS_INVALID_ARGUMENT && array == NULL);
+        driver.set("copy_latency_ns", 5 * MILLISECOND);
+        OK(pml_tensor_to_dlpack(tensor, stream, &array));
+        CHECK(array->dl_tensor.device.device_type == (is_cuda() ? kDLCUDA : kDLROCM));
+        CHECK(array->dl_tensor.device.device_id == 0 && array->dl_tensor.byte_offset == 0);
+        hash = stored_hash(tensor);
+        CHECK(driver.launch(stream, array->dl_tensor.data, 131072, hash, 50 * MILLISECOND) == 0);
+        driver.set("copy_latency_ns", 0);
+        if (frees) {
+            pml_tensor_free(tensor);
+            pml_loader_free(loader);
+        }
+        CHECK(pthread_create(&thread, NULL, delete_elsewhere, array) == 0 && pthread_join(thread, NULL) == 0);
+        CHECK(driver.get("queued") > 0 && driver.get("live_bytes") > 0);
+        if (!frees) {
+            /* What comes in its place comes after the kernel: a copy before would be a violation. */
+            size_t other = layer_of(loader, "blk.2");
+            CHECK(acquires(loader, layer_of(loader, "blk.1")) == 0);
+            OK(pml_loader_acquire_layer(loader, other, PML_STREAM_HOST, PML_TIMEOUT_NEVER));
+            OK(pml_loader_release_layer(loader, other, PML_STREAM_HOST));
+            pml_tensor_free(tensor);
+            pml_loader_free(loader);
+        }
+        CHECK(becomes("live_bytes", 0));
+    }
+    CHECK(driver.stream_synchronize(stream) == 0 && driver.stream_destroy(stream) == 0);
+}
+
 /* ---- */
 
 static const struct {
@@ -764,6 +819,7 @@ static const struct {
     {"trim gives staging back", trim_gives_staging_back},
     {"handles end in any order", handles_end_in_any_order},
     {"tensors end with an acquire on each stream", tensors_end_with_an_acquire_on_each_stream},
+    {"arrays go when their consumer is done", arrays_go_when_their_consumer_is_done},
 };
 
 int main(int count, char **arguments)

@@ -261,6 +261,7 @@ static void without_loader(void)
     pml_view_t view = PML_VIEW_INIT;
     pml_event_t event = PML_EVENT_INIT;
     pml_tensor_t *tensor = (pml_tensor_t *)&view;
+    struct DLManagedTensorVersioned *array = (struct DLManagedTensorVersioned *)&view;
     size_t index = 0;
     const char *name = "x";
     uint64_t u = 0;
@@ -316,6 +317,8 @@ static void without_loader(void)
     INVALID(pml_tensor_acquire(NULL, PML_STREAM_HOST, -1, &view));
     INVALID(pml_tensor_release(NULL, PML_STREAM_HOST));
     INVALID(pml_tensor_view(NULL, &view));
+    INVALID(pml_tensor_to_dlpack(NULL, PML_STREAM_HOST, &array));
+    CHECK(array == NULL);
     INVALID(pml_tensor_read(NULL, 0, &u, sizeof u));
     CHECK(strstr(pml_last_error(), "tensor") != NULL);
 }
@@ -423,6 +426,7 @@ static void with_loader(pml_loader_t *loader)
     INVALID(pml_tensor_get_info(tensor, NULL));
     EXPECT(PML_STATUS_OK, pml_tensor_acquire(tensor, NULL, 0, NULL));
     INVALID(pml_tensor_view(tensor, NULL));
+    INVALID(pml_tensor_to_dlpack(tensor, NULL, NULL));
     INVALID(pml_tensor_read(tensor, 0, NULL, 1));
     EXPECT(PML_STATUS_OK, pml_tensor_read(tensor, 0, NULL, 0));
     EXPECT(PML_STATUS_OK, pml_tensor_release(tensor, NULL));
