@@ -1128,6 +1128,19 @@ public:
         return detail::unless_thrown(thrown_, [&] { return pml_tensor_read(handle_.get(), offset, to, size); });
     }
 
+    /// Brings it into memory and hands it out as a DLPack tensor: without a copy, read-only, a lease of its own that its consumer
+    /// ends by the DLPack tensor's deleter, on any thread, also after this object and its loader have ended. Include DLPack's own
+    /// dlpack.h to look into it. Never waits for what others hold.
+    /// Errors: those of pml_tensor_to_dlpack, as unsupported for types that DLPack cannot say.
+    result<DLManagedTensorVersioned *> to_dlpack(pml::stream on = pml::stream::host())
+    {
+        DLManagedTensorVersioned *out = nullptr;
+        const result<void> handed_out =
+            detail::unless_thrown(thrown_, [&] { return pml_tensor_to_dlpack(handle_.get(), on.raw(), &out); });
+        if (!handed_out) return handed_out.error();
+        return out;
+    }
+
     /// The handle of pml.h's, which stays this object's.
     pml_tensor_t *raw() const noexcept { return handle_.get(); }
 

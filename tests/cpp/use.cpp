@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "../c/dlpack_abi.h"
 
 using namespace std::chrono_literals;
 
@@ -321,6 +322,26 @@ static void leases_outlive(const std::string &model)
     held.clear();
 }
 
+static void arrays_for_others(const std::string &model)
+{
+    DLManagedTensorVersioned *array = nullptr;
+    {
+        pml::loader loader = pml::loader::open(model, on_host()).value();
+        pml::tensor norm = loader.tensor("blk.0.attn_norm.weight").value();
+        array = norm.to_dlpack().value();
+        CHECK(norm.is_loaded() && loader.unload_layer(norm.info().layer).error().status == pml::status::busy);
+    }
+    // The array outlives both.
+    CHECK(array->version.major == 1 && array->flags == DLPACK_FLAG_BITMASK_READ_ONLY);
+    CHECK(array->dl_tensor.ndim == 1 && array->dl_tensor.shape[0] == 256 && array->dl_tensor.dtype.bits == 32);
+    CHECK(std::isfinite(static_cast<const float *>(array->dl_tensor.data)[255]));
+    array->deleter(array);
+
+    pml::loader loader = pml::loader::open(model, on_host()).value();
+    pml::tensor blocks = loader.tensor("blk.0.attn_q.weight").value();
+    CHECK(blocks.to_dlpack().error().status == pml::status::unsupported && !blocks.is_loaded());
+}
+
 static void layers(const std::string &model)
 {
     pml::loader loader = pml::loader::open(model, on_host().max_loaded_layers(2)).value();
@@ -585,6 +606,7 @@ int main(int argc, char **argv)
     metadata(argv[1], argv[2]);
     tensors(argv[1]);
     leases_outlive(argv[1]);
+    arrays_for_others(argv[1]);
     layers(argv[1]);
     an_order_has_each_layer_once(argv[1]);
     loading(argv[1]);
