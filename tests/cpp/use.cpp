@@ -337,7 +337,7 @@ static void arrays_for_others(const std::string &model)
     CHECK(std::isfinite(static_cast<const float *>(array->dl_tensor.data)[255]));
     array->deleter(array);
 
-    pml::loader loader = pml::loader::open(model, on_host()).value();
+    pml::loader loader = pml::loader::open(model, on_host().dtype(pml::dtype::q8_0)).value();
     pml::tensor blocks = loader.tensor("blk.0.attn_q.weight").value();
     CHECK(blocks.to_dlpack().error().status == pml::status::unsupported && !blocks.is_loaded());
 }
