@@ -218,20 +218,21 @@ fn structs(header: &str) -> Vec<(String, Vec<String>)> {
 #[test]
 fn structs_lie_as_in_the_header() {
     let header = header();
-    let mut prints = String::new();
+    let mut prints = Vec::new();
     for (name, fields) in structs(&header) {
         // Engines that own memory: not in the binding.
         if name == "pml_allocator_t" {
             continue;
         }
-        prints += &format!("printf(\"struct {name} %zu\\n\", sizeof({name}));\n");
+        prints.push(format!("printf(\"struct {name} %zu\\n\", sizeof({name}));\n"));
         for field in fields {
             let size = format!("sizeof((({name} *)0)->{field})");
-            prints += &format!("printf(\"field {name}.{field} %zu %zu\\n\", offsetof({name}, {field}), {size});\n");
+            prints.push(format!("printf(\"field {name}.{field} %zu %zu\\n\", offsetof({name}, {field}), {size});\n"));
         }
     }
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("layout.c");
+    let prints = prints.concat();
     let text = format!("#include <stdio.h>\n#include \"pml.h\"\nint main(void) {{\n{prints}return 0;\n}}\n");
     std::fs::write(&source, text).unwrap();
     let object = folder.path().join("layout.o");
