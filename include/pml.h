@@ -38,7 +38,8 @@
  * outermost dimension first, whatever the file's own order.
  *
  * Processes. After fork the child may only exec or _exit. The library claims nothing that belongs to
- * its host: no signal handler, no logger; its threads take no signals.
+ * its host: no signal handler, no logger; its threads take no signals, but that of callbacks those that
+ * runtimes stop threads with, where the thread that opened the loader takes them.
  */
 
 #ifndef PML_H
