@@ -1,5 +1,6 @@
 //! Holding layers and tensors, and looking at their bytes meanwhile.
 
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::error::{Error, Result, quoted};
 use crate::format::TensorInfo;
 use crate::residency::Holder;
 use crate::tensor::Dtype;
+use crate::transfer::run_errands;
 
 /// A tensor of an opened model. Outlives its loader, whose memory it keeps while it is held.
 #[derive(Clone)]
@@ -106,7 +108,7 @@ impl Tensor {
         self.core.check_stream(stream)?;
         // SAFETY: the caller's promise.
         unsafe { self.hold(stream, timeout) }?;
-        Ok(OwnedLease { tensor: self.clone() })
+        Ok(OwnedLease { tensor: ManuallyDrop::new(self.clone()) })
     }
 
     /// Copies `into.len()` bytes from `offset` on, without bringing the tensor into memory.
@@ -227,7 +229,8 @@ impl Drop for TensorLease<'_> {
 /// GPU any streams may have used the bytes, and the memory is used for nothing else before the device has done what it was
 /// given until then.
 pub struct OwnedLease {
-    tensor: Tensor,
+    /// There until it is dropped.
+    tensor: ManuallyDrop<Tensor>,
 }
 
 impl OwnedLease {
@@ -251,6 +254,14 @@ impl OwnedLease {
 impl Drop for OwnedLease {
     fn drop(&mut self) {
         self.tensor.release_all(1);
+        // SAFETY: nobody uses the field after this.
+        let Tensor { core, .. } = unsafe { ManuallyDrop::take(&mut self.tensor) };
+        // Whoever ends the last handle gives memory back to the driver, which may wait for all that the device does.
+        if let Some(core) = Arc::into_inner(core) {
+            if core.seat.get().is_some_and(|seat| seat.device() != DeviceName::HOST) {
+                run_errands(vec![Box::new(move || drop(core))]);
+            }
+        }
     }
 }
 
