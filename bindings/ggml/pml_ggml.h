@@ -1,8 +1,8 @@
 /*
  * Gives the tensors of llama.cpp, and of other engines on ggml, their weights out of libpml.
  *
- * One header over pml.h and ggml's own, for C99 and C++11; nothing of it is compiled into libpml. pml_ggml_set_tensor is what
- * llama_model_init_from_user takes as `set_tensor_data`:
+ * One header over pml.h and ggml's own, for C99 and C++11; nothing of it is compiled into libpml. pml_ggml_set_tensor is
+ * what llama_model_init_from_user takes as `set_tensor_data`:
  *
  *     pml_ggml_open(path, NULL, &weights);
  *     metadata = gguf_init_from_file(path, no_alloc);
@@ -14,11 +14,11 @@
  *
  * An engine that makes its tensors itself calls pml_ggml_set_tensor for each of them, once they have memory.
  *
- * How bytes travel. Tensors of more than 1 MiB are read straight into the engine's memory where that is the host's, in pieces
- * on several threads; into other memory they go through ggml_backend_tensor_set, 16 MiB at a time. Smaller ones are
- * read ahead, in the files' order, many with one call, into 16 MiB of the binding's own: an engine names one tensor at a time,
- * and the order it names them in is not the files'. That and one piece are all the memory it takes, beside some 300 bytes
- * a tensor.
+ * How bytes travel. Tensors of more than 1 MiB are read straight into the engine's memory where that is the host's, in
+ * pieces on several threads; into other memory they go through ggml_backend_tensor_set, 16 MiB at a time. Smaller ones are
+ * read ahead, in the files' order, many with one call, into 16 MiB of the binding's own: an engine names one tensor at a
+ * time, and the order in which it names them is not the files'. That and one piece are all the memory it takes, beside some
+ * 300 bytes a tensor.
  *
  * Threads. An open file (pml_ggml_t) is used by one thread at a time.
  */
@@ -51,10 +51,10 @@ typedef struct pml_ggml_t pml_ggml_t;
 
 /*
  * Opens a model as pml_loader_open does: headers only. `options` are those of pml.h, NULL for the initial ones; `device`
- * must be NULL or "cpu", for what a loader on a GPU holds is no host's to copy from.
+ * must be NULL or "cpu": what is read passes through the host's memory.
  *
- * Errors: those of pml_loader_open, told by pml_last_error; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT for another
- * device. *out is NULL then. Free it with pml_ggml_free.
+ * Errors: those of pml_loader_open, told by pml_last_error; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT for
+ * another device. *out is NULL then. Free it with pml_ggml_free.
  */
 static inline pml_status_t pml_ggml_open(const char *path, const pml_options_t *options, pml_ggml_t **out);
 
@@ -76,12 +76,13 @@ static inline pml_loader_t *pml_ggml_loader(const pml_ggml_t *weights);
 static inline void pml_ggml_describe(pml_ggml_t *weights, struct gguf_context *metadata);
 
 /*
- * Fills a tensor that has memory by its name; `weights` is a pml_ggml_t. Its type and its shape, lengths of 1 aside, must be
- * those of the model's. The bytes are there on return.
+ * Fills a tensor that has memory by its name; `weights` is a pml_ggml_t. Its type and its shape, lengths of 1 aside, must
+ * be those of the model's. The bytes are there on return.
  *
  * llama_model_init_from_user asks for every tensor that an architecture knows, those among them that the file does without.
- * These get what changes nothing: ones for scales ("*.scale", "*.input_scale", "rope_freqs.weight", "rope_factors_*.weight"), zeros
- * for biases ("*.bias") and for the classifier ("cls.*") of a model that has nothing of one. Any other is an error, PML_STATUS_NOT_FOUND, for the model would
+ * These get what changes nothing: ones for scales ("*.scale", "*.input_scale") and for factors of rotations
+ * ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"), zeros for biases ("*.bias") and for the
+ * classifier ("cls.*") of a model that has nothing of one. Any other is an error, PML_STATUS_NOT_FOUND, for the model would
  * compute something else.
  *
  * It has no way to fail: after an error the tensor is all zeros, and pml_ggml_status tells.
@@ -101,8 +102,8 @@ static inline const char *pml_ggml_message(const pml_ggml_t *weights);
 static inline size_t pml_ggml_neutral_count(const pml_ggml_t *weights);
 
 /*
- * How many bytes ggml_backend_tensor_set gets at once, at least 4096: SIZE_MAX for buffers that take whole tensors only, such
- * as those that repack or split them.
+ * How many bytes ggml_backend_tensor_set gets at once, at least 4096: SIZE_MAX for buffers that take whole tensors only,
+ * such as those that repack or split them. Tensors that are read ahead are set whole.
  */
 static inline void pml_ggml_set_piece(pml_ggml_t *weights, size_t bytes);
 
@@ -292,7 +293,7 @@ static inline void pml_ggml_describe(pml_ggml_t *weights, struct gguf_context *m
     if (output != NULL) pml_ggml_describe_one_(&output->info, "output.weight", metadata);
 }
 
-/* Notes an error; the first one stays, but a tensor that is not there is the least of them. `found` may be NULL. */
+/* Notes an error; the first one stays, but a tensor that is not there is the least of them. */
 static inline void pml_ggml_note_(pml_ggml_t *weights, pml_status_t status, const char *message)
 {
     int is_worse = weights->status == PML_STATUS_NOT_FOUND && status != PML_STATUS_NOT_FOUND;
@@ -371,14 +372,15 @@ static inline void pml_ggml_set_absent_(pml_ggml_t *weights, struct ggml_tensor 
     int is_one = pml_ggml_ends_with_(name, ".scale") || pml_ggml_ends_with_(name, ".input_scale") ||
                  strcmp(name, "rope_freqs.weight") == 0 || strcmp(name, "rope_factors_long.weight") == 0 ||
                  strcmp(name, "rope_factors_short.weight") == 0;
-    int is_zero = pml_ggml_ends_with_(name, ".bias") || (strncmp(name, "cls.", 4) == 0 && !pml_ggml_has_classifier_(weights));
+    int is_classifier = strncmp(name, "cls.", 4) == 0 && !pml_ggml_has_classifier_(weights);
+    int is_zero = pml_ggml_ends_with_(name, ".bias") || is_classifier;
     is_one = is_one && tensor->type == GGML_TYPE_F32;
     pml_ggml_fill_(weights, tensor, is_one ? 1.0F : 0.0F);
     if (is_zero || is_one) weights->neutral_count++;
-    else pml_ggml_refuse_(weights, PML_STATUS_NOT_FOUND, tensor, "none in the model", "one, for no value of it changes nothing");
+    else pml_ggml_refuse_(weights, PML_STATUS_NOT_FOUND, tensor, "none in the model", "one");
 }
 
-/* The lengths of a shape other than 1, outermost first, as text and as numbers; how many. */
+/* The lengths of a shape other than 1, outermost first; how many. */
 static inline size_t pml_ggml_lengths_(const int64_t *shape, uint32_t rank, int is_reversed, int64_t *out)
 {
     size_t count = 0;
@@ -452,7 +454,8 @@ static inline pml_status_t pml_ggml_read_ahead_(pml_ggml_t *weights, pml_ggml_en
 static inline pml_status_t pml_ggml_set_small_(pml_ggml_t *weights, pml_ggml_entry_t *entry, struct ggml_tensor *tensor)
 {
     pml_status_t status = PML_STATUS_OK;
-    if (entry->ahead_round == 0 || entry->ahead_round != weights->ahead_round) status = pml_ggml_read_ahead_(weights, entry);
+    int is_there = entry->ahead_round != 0 && entry->ahead_round == weights->ahead_round;
+    if (!is_there) status = pml_ggml_read_ahead_(weights, entry);
     if (status == PML_STATUS_OK) pml_ggml_put_(tensor, weights->ahead + entry->ahead_at, 0, (size_t)entry->info.bytes);
     return status;
 }
