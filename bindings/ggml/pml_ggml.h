@@ -14,9 +14,9 @@
  *
  * An engine that makes its tensors itself calls pml_ggml_set_tensor for each of them, once they have memory.
  *
- * How bytes travel. Tensors of more than 1 MiB are read straight into the engine's memory where that is the host's, in
+ * How bytes travel. Tensors of more than 256 KiB are read straight into the engine's memory where that is the host's, in
  * pieces on several threads; into other memory they go through ggml_backend_tensor_set, 16 MiB at a time. Smaller ones are
- * read ahead, in the files' order, many with one call, into 16 MiB of the binding's own: an engine names one tensor at a
+ * read ahead, in the files' order, many with one call, into 4 MiB of the binding's own: an engine names one tensor at a
  * time, and the order in which it names them is not the files'. That and one piece are all the memory it takes, beside some
  * 300 bytes a tensor.
  *
@@ -44,8 +44,8 @@ extern "C" {
 typedef struct pml_ggml_t pml_ggml_t;
 
 /* Tensors of at most so many bytes are read ahead, and so many bytes of them at once. */
-#define PML_GGML_SMALL_BYTES ((size_t)1 << 20)
-#define PML_GGML_AHEAD_BYTES ((size_t)16 << 20)
+#define PML_GGML_SMALL_BYTES ((size_t)256 << 10)
+#define PML_GGML_AHEAD_BYTES ((size_t)4 << 20)
 /* How much goes to ggml_backend_tensor_set at once, unless pml_ggml_set_piece says otherwise. */
 #define PML_GGML_PIECE_BYTES ((size_t)16 << 20)
 
