@@ -539,8 +539,20 @@ fn manifests_of_our_own_that_lie_are_refused() {
         tampered(&|json| json["path"] = path.into(), Status::Malformed, &["path", "stays in the store's folder"]);
         tampered(&|json| json["files"][0]["path"] = path.into(), Status::Malformed, &["stays in the store's folder"]);
     }
+    tampered(&|json| json["path"] = "blobs".into(), Status::Malformed, &["path", "one of the files"]);
     let deep = "a/".repeat(1 << 20);
-    tampered(&|json| json["path"] = deep.as_str().into(), Status::Io, &["name too long"]);
+    let lead_deep = |json: &mut Value| {
+        json["path"] = deep.as_str().into();
+        json["files"][0]["path"] = deep.as_str().into();
+    };
+    tampered(&lead_deep, Status::Io, &["name too long"]);
+    tampered(&|json| json["model"]["format"] = "x".into(), Status::Malformed, &["format of the model"]);
+    // More bytes than can be counted.
+    let endless = |json: &mut Value| {
+        json["files"][0]["bytes"] = u64::MAX.into();
+        json["files"][1] = json["files"][0].clone();
+    };
+    tampered(&endless, Status::Malformed, &["more than 2^64 bytes"]);
     let absolute = outside.to_str().unwrap();
     tampered(&|json| json["path"] = absolute.into(), Status::Malformed, &["all absolute, or all"]);
     tampered(&|json| json["files"][0]["bytes"] = 1.into(), Status::Malformed, &["size"]);
@@ -760,4 +772,234 @@ fn a_store_without_a_place_is_not_looked_at() {
     };
     let error = refused(Zoo::new(off).find("x", None), Status::NotFound, &["looked in pml"]);
     assert!(!error.to_string().contains("ollama"), "{error}");
+}
+
+/// A folder with a safetensors model in two files.
+fn write_set(folder: &Path) -> PathBuf {
+    let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let index = json!({ "weight_map": { "a": names[0], "b": names[1] } });
+    write_with_folders(&folder.join(names[0]), &small_safetensors("a"));
+    write_with_folders(&folder.join(names[1]), &small_safetensors("b"));
+    write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    write(folder.join("config.json"), r#"{"model_type":"llama"}"#).unwrap();
+    folder.to_owned()
+}
+
+#[test]
+fn a_copied_folder_may_have_two_names() {
+    let stores = Stores::new();
+    let zoo = stores.zoo();
+    let first = zoo.add(&write_set(&stores.path("set")), &copied("first", "1"), &silent).unwrap();
+    zoo.add(first.path().parent().unwrap(), &add("second", "1"), &silent).unwrap();
+    zoo.remove("first", None).unwrap();
+    let second = zoo.find("second", None).unwrap();
+    assert_eq!(second.open(Options::default()).unwrap().catalogue().tensors().len(), 2);
+    assert_eq!((second.verify(&silent).unwrap().files, second.info().unwrap().architecture.as_str()), (4, "llama"));
+    // However a manifest writes it, what it names stays.
+    let manifest = stores.own().join("manifests/second@1.json");
+    tamper(&manifest, |json| {
+        for path in ["path", "file"] {
+            let path = if path == "path" { &mut json["path"] } else { &mut json["files"][0]["path"] };
+            *path = path.as_str().unwrap().replace("blobs/", "blobs/./").into();
+        }
+    });
+    let other = stores.path("other.gguf");
+    write(&other, small(1)).unwrap();
+    zoo.add(&other, &add("other", "1"), &silent).unwrap();
+    assert!(zoo.find("second", None).is_ok());
+}
+
+#[test]
+fn a_set_of_safetensors_is_whole_or_none() {
+    let stores = Stores::new();
+    let index = |names: [&str; 2]| json!({ "weight_map": { "a": names[0], "b": names[1] } }).to_string();
+    let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let name = "model.safetensors.index.json";
+    // One of two is there, and of a set with other names likewise.
+    stores.add_to_hub("org/half", COMMIT, name, index(names).as_bytes());
+    stores.add_to_hub("org/half", COMMIT, names[0], &small_safetensors("a"));
+    stores.add_to_hub("org/named", COMMIT, name, index(["a.bin", "b.bin"]).as_bytes());
+    stores.add_to_hub("org/named", COMMIT, "a.bin", &small_safetensors("a"));
+    let zoo = stores.zoo();
+    refused(zoo.find("org/half", None), Status::NotFound, &["model-00002-of-00002.safetensors", "not whole"]);
+    refused(zoo.find("org/named", None), Status::NotFound, &["b.bin"]);
+    let (models, remarks) = listed(&zoo);
+    assert!(models.is_empty() && remarks.len() == 2, "{models:?} {remarks:?}");
+    stores.add_to_hub("org/named", COMMIT, "b.bin", &small_safetensors("b"));
+    let model = zoo.find("org/named", None).unwrap();
+    assert_eq!((model.files().len(), model.verify(&silent).unwrap().files), (3, 3));
+    assert_eq!(model.open(Options::default()).unwrap().catalogue().tensors().len(), 2);
+    // The names are those of a whole set, but the index says more.
+    stores.add_to_hub("org/more", COMMIT, name, index([names[0], "more.safetensors"]).as_bytes());
+    for name in names {
+        stores.add_to_hub("org/more", COMMIT, name, &small_safetensors("a"));
+    }
+    refused(zoo.find("org/more", None), Status::NotFound, &["more.safetensors", "not whole"]);
+    let listed = zoo.list().models.into_iter().find(|model| model.name() == "org/more").unwrap();
+    refused(listed.verify(&silent), Status::NotFound, &["more.safetensors"]);
+}
+
+#[test]
+fn only_what_was_found_is_opened() {
+    let stores = Stores::new();
+    let folder = stores.path("model");
+    write_with_folders(&folder.join("model.safetensors"), &small_safetensors("a"));
+    write(folder.join("config.json"), r#"{"model_type":"llama"}"#).unwrap();
+    let zoo = stores.zoo();
+    zoo.add(&folder, &AddOptions::default(), &silent).unwrap();
+    let model = zoo.find("model", None).unwrap();
+    assert_eq!(model.files().len(), 2);
+    let by_path = Model::open_path(&folder).unwrap();
+    assert_eq!((by_path.files().len(), by_path.bytes()), (2, model.bytes()));
+    // A file of another format, that a folder would be opened by.
+    write(folder.join("other.gguf"), small(1)).unwrap();
+    assert_eq!(zoo.find("model", None).unwrap().open(Options::default()).unwrap().catalogue().tensors().len(), 1);
+    refused(by_path.open(Options::default()), Status::Malformed, &["other.gguf", "did not have"]);
+    // Settings that come later.
+    write(folder.join("generation_config.json"), "{}").unwrap();
+    refused(zoo.find("model", None).unwrap().open(Options::default()), Status::Malformed, &["generation_config.json"]);
+    remove_file(folder.join("generation_config.json")).unwrap();
+    // Settings of the same size have another digest.
+    write(folder.join("config.json"), r#"{"model_type":"qwen2"}"#).unwrap();
+    refused(zoo.find("model", None).unwrap().verify(&silent), Status::Malformed, &["config.json", "content"]);
+}
+
+#[test]
+fn a_damaged_copy_is_made_whole() {
+    let stores = Stores::new();
+    let (file, content) = (stores.path("model.gguf"), small(1));
+    write(&file, &content).unwrap();
+    let zoo = stores.zoo();
+    let model = zoo.add(&file, &copied("a", "1"), &silent).unwrap();
+    let loader = model.open(Options::default()).unwrap();
+    let mut damaged = content.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    write(model.path(), &damaged).unwrap();
+    refused(zoo.find("a", None).unwrap().verify(&silent), Status::Malformed, &["content"]);
+    zoo.add(&file, &copied("a", "1"), &silent).unwrap();
+    assert_eq!(zoo.find("a", None).unwrap().verify(&silent).unwrap().files, 1);
+    assert_eq!((loader.catalogue().tensors().len() > 0, zoo.held_bytes().unwrap()), (true, content.len() as u64));
+    assert_eq!(fs::read_dir(stores.own().join("blobs")).unwrap().count(), 1);
+}
+
+fn make_fifo(path: &Path) {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the path ends in NUL.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+}
+
+#[test]
+fn what_is_no_file_is_not_written_to() {
+    let stores = Stores::new();
+    let file = stores.path("model.gguf");
+    write(&file, small(1)).unwrap();
+    let zoo = stores.zoo();
+    create_dir_all(stores.own()).unwrap();
+    let lock = stores.own().join("lock");
+    make_fifo(&lock);
+    refused(zoo.add(&file, &add("a", "1"), &silent), Status::Io, &["lock"]);
+    remove_file(&lock).unwrap();
+    let outside = stores.path("outside");
+    symlink(&outside, &lock).unwrap();
+    refused(zoo.add(&file, &add("a", "1"), &silent), Status::Io, &["lock"]);
+    assert!(!outside.exists());
+    remove_file(&lock).unwrap();
+    zoo.add(&file, &add("a", "1"), &silent).unwrap();
+    // A manifest that something else takes the place of, once the model was found.
+    let (manifest, model) = (stores.own().join("manifests/a@1.json"), zoo.find("a", None).unwrap());
+    fs::rename(&manifest, &outside).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(1000);
+    fs::File::options().write(true).open(&outside).unwrap().set_modified(long_ago).unwrap();
+    symlink(&outside, &manifest).unwrap();
+    model.open(Options::default()).unwrap();
+    assert_eq!(fs::metadata(&outside).unwrap().modified().unwrap(), long_ago);
+    remove_file(&manifest).unwrap();
+    make_fifo(&manifest);
+    model.open(Options::default()).unwrap();
+}
+
+#[test]
+fn what_has_no_end_is_not_read() {
+    let stores = Stores::new();
+    let file = stores.path("model.gguf");
+    write(&file, small(1)).unwrap();
+    let zoo = stores.zoo();
+    zoo.add(&file, &add("a", "1"), &silent).unwrap();
+    let found = zoo.find("a", None).unwrap();
+    tamper(&stores.own().join("manifests/a@1.json"), |json| {
+        json["path"] = "/dev/zero".into();
+        json["files"][0]["path"] = "/dev/zero".into();
+        json["files"][0]["bytes"] = 0.into();
+    });
+    refused(zoo.find("a", None), Status::Unsupported, &["/dev/zero", "a regular file"]);
+    remove_file(&file).unwrap();
+    symlink("/dev/zero", &file).unwrap();
+    refused(found.verify(&silent), Status::Unsupported, &["a regular file"]);
+}
+
+#[test]
+fn a_limit_is_kept_without_copying_too() {
+    let stores = Stores::new();
+    let file = stores.path("model.gguf");
+    write(&file, small(1)).unwrap();
+    stores.zoo().add(&file, &copied("a", "1"), &silent).unwrap();
+    let limited = Zoo::new(ZooOptions { limit: Some(10), ..stores.options() });
+    limited.add(&file, &add("b", "1"), &silent).unwrap();
+    assert_eq!((listed(&limited).0, limited.held_bytes().unwrap()), (vec!["pml://b:1".to_owned()], 0));
+}
+
+#[test]
+fn what_is_pinned_takes_its_room_once() {
+    let stores = Stores::new();
+    let file = stores.path("model.gguf");
+    write(&file, small(1)).unwrap();
+    let zoo = Zoo::new(ZooOptions { limit: Some(small(1).len() as u64), ..stores.options() });
+    zoo.add(&file, &AddOptions { pin: true, ..copied("a", "1") }, &silent).unwrap();
+    zoo.add(&file, &copied("b", "1"), &silent).unwrap();
+    assert_eq!(zoo.held_bytes().unwrap(), small(1).len() as u64);
+    // It stays pinned when it is added again.
+    zoo.add(&file, &copied("a", "1"), &silent).unwrap();
+    assert!(zoo.find("a", None).unwrap().is_pinned());
+}
+
+#[test]
+fn nothing_is_written_out_of_our_own_store() {
+    for folder in ["manifests", "blobs"] {
+        let stores = Stores::new();
+        let (file, elsewhere) = (stores.path("model.gguf"), stores.path("elsewhere"));
+        write(&file, small(1)).unwrap();
+        create_dir_all(&elsewhere).unwrap();
+        create_dir_all(stores.own()).unwrap();
+        symlink("../elsewhere", stores.own().join(folder)).unwrap();
+        let zoo = stores.zoo();
+        for options in [add("a", "1"), copied("a", "1")] {
+            refused(zoo.add(&file, &options, &silent), Status::Malformed, &["link", "elsewhere"]);
+        }
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+        // Nothing is half done either.
+        assert_eq!(fs::read_dir(stores.own()).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_is_told_where_it_stops_what_is_asked_for() {
+    let stores = Stores::new();
+    let (one, two) = (stores.path("one.gguf"), stores.path("two.gguf"));
+    write(&one, small(1)).unwrap();
+    write(&two, small(2)).unwrap();
+    let zoo = stores.zoo();
+    zoo.add(&one, &copied("a", "1"), &silent).unwrap();
+    let newer = stores.own().join("manifests/newer@1.json");
+    write(&newer, r#"{"format":2}"#).unwrap();
+    let says = ["newer@1.json", "format of the manifest"];
+    refused(zoo.remove("a", None), Status::Malformed, &says);
+    assert!(zoo.find("a", None).is_ok());
+    let limited = Zoo::new(ZooOptions { limit: Some(small(2).len() as u64), ..stores.options() });
+    refused(limited.add(&two, &copied("b", "1"), &silent), Status::Malformed, &says);
+    assert_eq!((zoo.held_bytes().unwrap(), listed(&zoo).0.len()), (small(1).len() as u64, 1));
+    assert!(listed(&zoo).1[0].contains(says[0]), "{:?}", listed(&zoo).1);
+    // Without it all goes.
+    zoo.remove("newer", None).unwrap();
+    zoo.remove("a", None).unwrap();
+    assert_eq!(zoo.held_bytes().unwrap(), 0);
 }

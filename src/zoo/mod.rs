@@ -330,7 +330,7 @@ fn choose(query: &Query, named: &[Named<'_>]) -> Result<Model> {
 /// The error for a name that several models have.
 fn ambiguous(query: &Query, named: &[Named<'_>]) -> Error {
     let text = |(store, entry): &Named<'_>| {
-        let bytes = entry.content.as_ref().map(|content| content.files.iter().map(|file| file.bytes).sum::<u64>());
+        let bytes = entry.content.as_ref().map(|content| model::total(&content.files));
         let size = bytes.map_or_else(|_| "not whole".to_owned(), |bytes| format!("{bytes} bytes"));
         format!("{} ({size})", reference(store, &entry.name, &entry.version))
     };
