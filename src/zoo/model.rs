@@ -158,14 +158,19 @@ impl Model {
     /// another process has just replaced the model: it can be found again then; `Malformed` where a link leads out of the store, and
     /// where there is something to read beside it now that was not there before.
     pub fn open(&self, options: Options) -> Result<Loader> {
-        let loader = Loader::new(self.open_headers(options.io, options.format)?, options)?;
+        self.open_with(self.open_headers(options.io, options.format)?, options)
+    }
+
+    /// Opens it by its headers, and notes that it is used.
+    pub(super) fn open_with(&self, headers: format::Model, options: Options) -> Result<Loader> {
+        let loader = Loader::new(headers, options)?;
         if let Some(manifest) = &self.known.content.manifest {
             touch(manifest);
         }
         Ok(loader)
     }
 
-    fn open_headers(&self, mode: Mode, wanted: Option<Format>) -> Result<format::Model> {
+    pub(super) fn open_headers(&self, mode: Mode, wanted: Option<Format>) -> Result<format::Model> {
         self.check()?;
         let known = self.known.content.format;
         if let (Some(known), Some(wanted)) = (known, wanted.filter(|wanted| Some(*wanted) != known)) {

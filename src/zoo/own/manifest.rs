@@ -257,7 +257,7 @@ impl Manifest {
             .files
             .iter()
             .map(|(path, bytes, digest)| Ok(ModelFile { path: real(path)?, bytes: *bytes, digest: digest.clone() }));
-        let path = real(&self.path)?;
+        let (path, files) = (real(&self.path)?, files.collect::<Result<Vec<ModelFile>>>()?);
         if !self.files.iter().any(|(file, ..)| *file == self.path) {
             return Err(Error::malformed(&path_text(&place.path), "path", quoted(&self.path), "one of the files"));
         }
@@ -268,7 +268,7 @@ impl Manifest {
         })?;
         Ok(Content {
             path,
-            files: files.collect::<Result<Vec<ModelFile>>>()?,
+            files,
             format: Some(format),
             root: root.cloned(),
             is_pinned: self.is_pinned,
