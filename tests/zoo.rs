@@ -323,6 +323,7 @@ fn a_path_is_a_path_first() {
     assert_eq!((model.store(), model.path(), model.reference()), ("path", &*path, path.display().to_string()));
     refused(zoo.find("./nothing.gguf", None), Status::NotFound, &["./nothing.gguf: no file of that name"]);
     refused(zoo.find("../llama3", None), Status::NotFound, &["../llama3"]);
+    refused(zoo.find(path.to_str().unwrap(), Some("8b")), Status::InvalidArgument, &["version: found '8b'", "a path"]);
 }
 
 #[test]
@@ -499,10 +500,13 @@ fn manifests_of_ollama_that_lie_are_refused() {
         tampered(&change, Status::Malformed, &["digest of the model's layer", "64 digits"]);
     }
     tampered(&|json| json["layers"][2]["size"] = "x".into(), Status::Malformed, &["size of the model's layer"]);
-    tampered(&|json| json["layers"][2]["mediaType"] = "x".into(), Status::Malformed, &["none of type"]);
+    let says = ["application/vnd.ollama.image.license", "x', none of type"];
+    tampered(&|json| json["layers"][2]["mediaType"] = "x".into(), Status::Unsupported, &says);
     tampered(&|json| json["layers"][1] = json["layers"][2].clone(), Status::Malformed, &["several of type"]);
-    tampered(&|json| json["layers"] = 7.into(), Status::Malformed, &["none of type"]);
-    tampered(&|json| *json = 7.into(), Status::Malformed, &["none of type"]);
+    tampered(&|json| json["layers"] = 7.into(), Status::Unsupported, &["no layers, none of type"]);
+    // What was never a GGUF model is no remark of a list.
+    assert!(listed(&zoo).1.is_empty());
+    tampered(&|json| *json = 7.into(), Status::Malformed, &["an object with layers"]);
     // No JSON, no text, too much, a folder, a FIFO, a link that leads out.
     let replaced = |replace: &dyn Fn(), status, says: &[&str]| {
         remove_file(&manifest).or_else(|_| fs::remove_dir(&manifest)).unwrap();
@@ -540,7 +544,7 @@ fn manifests_of_our_own_that_lie_are_refused() {
         tampered(&|json| json["files"][0]["path"] = path.into(), Status::Malformed, &["stays in the store's folder"]);
     }
     tampered(&|json| json["path"] = "blobs".into(), Status::Malformed, &["path", "one of the files"]);
-    let deep = "a/".repeat(1 << 20);
+    let deep = "a/".repeat(1 << 19);
     let lead_deep = |json: &mut Value| {
         json["path"] = deep.as_str().into();
         json["files"][0]["path"] = deep.as_str().into();
@@ -725,14 +729,50 @@ fn a_limit_has_those_go_that_were_used_longest_ago() {
 #[test]
 fn other_programs_stores_are_never_changed() {
     let stores = Stores::new();
-    stores.add_to_ollama("llama3", "8b", &small(1));
+    let blob = stores.add_to_ollama("llama3", "8b", &small(1));
+    stores.add_to_hub("org/a", COMMIT, "a.gguf", &small(1));
+    stores.add_ref("org/a", "main", COMMIT);
+    stores.add_to_lm_studio("maker/b", "b.gguf", &small(2));
+    let before = [stores.ollama(), stores.hub(), stores.lm_studio()].map(|folder| tree(&folder));
     let zoo = stores.zoo();
     for result in [zoo.remove("llama3", None), zoo.remove("ollama://llama3", Some("8b")), zoo.pin("llama3", None, true)]
     {
         refused(result, Status::Unsupported, &["ollama://llama3:8b", "another program's"]);
     }
-    assert_eq!(listed(&zoo).0, ["ollama://llama3:8b"]);
+    assert_eq!(listed(&zoo).0.len(), 3);
     assert!(!stores.own().exists());
+    for name in ["ollama://llama3", "org/a", "maker/b"] {
+        let model = zoo.find(name, None).unwrap();
+        model.open(Options::default()).unwrap();
+        assert_eq!(model.verify(&silent).is_ok(), name != "maker/b");
+        zoo.add(model.path(), &add("where", "1"), &silent).unwrap();
+        zoo.add(model.path(), &copied("copied", "1"), &silent).unwrap();
+        zoo.remove("where", None).unwrap();
+        refused(zoo.remove(name, None), Status::Unsupported, &["another program's"]);
+    }
+    zoo.remove("copied", None).unwrap();
+    assert!(blob.exists());
+    assert_eq!([stores.ollama(), stores.hub(), stores.lm_studio()].map(|folder| tree(&folder)), before);
+}
+
+/// Every name in a folder, with its bytes, or where it leads, and when it was changed.
+fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = path.symlink_metadata().unwrap();
+        let content = match metadata.file_type() {
+            kind if kind.is_symlink() => fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
+            kind if kind.is_dir() => Vec::new(),
+            _ => read(&path).unwrap(),
+        };
+        if metadata.is_dir() {
+            found.extend(tree(&path));
+        }
+        found.push((path, content, metadata.modified().unwrap()));
+    }
+    found.sort();
+    found
 }
 
 #[test]
@@ -1002,4 +1042,82 @@ fn a_manifest_that_cannot_be_read_is_told_where_it_stops_what_is_asked_for() {
     zoo.remove("newer", None).unwrap();
     zoo.remove("a", None).unwrap();
     assert_eq!(zoo.held_bytes().unwrap(), 0);
+}
+
+#[test]
+fn what_is_in_the_way_hides_no_repository() {
+    let stores = Stores::new();
+    stores.add_to_hub("org/a", COMMIT, "a.gguf", &small(1));
+    stores.add_ref("org/a", "main", COMMIT);
+    stores.add_ref("org/a", ".DS_Store", "\u{0}");
+    let repository = stores.repository("org/a");
+    write(repository.join("refs/broken"), [0xFF]).unwrap();
+    write(repository.join("snapshots/.DS_Store"), b"x").unwrap();
+    write(repository.join("snapshots/notes"), b"x").unwrap();
+    let zoo = stores.zoo();
+    assert_eq!(zoo.find("org/a", None).unwrap().version(), "main");
+    let (models, remarks) = listed(&zoo);
+    assert_eq!(models, ["huggingface://org/a:main"]);
+    assert!(remarks.len() == 1 && remarks[0].contains("refs/broken"), "{remarks:?}");
+}
+
+#[test]
+fn another_commit_does_not_stand_in_for_a_revision() {
+    let stores = Stores::new();
+    stores.add_to_hub("org/a", COMMIT, "a.gguf", &small(1));
+    stores.add_ref("org/a", "main", OTHER_COMMIT);
+    let zoo = stores.zoo();
+    refused(zoo.find("org/a", None), Status::NotFound, &[OTHER_COMMIT, "no file in GGUF or safetensors"]);
+    assert_eq!(zoo.find("org/a", Some(&COMMIT[..7])).unwrap().version(), COMMIT);
+    refused(zoo.find("org/a", Some(&COMMIT[..6])), Status::NotFound, &["no version"]);
+    // What is on its way is another file.
+    let link = stores.add_to_hub("org/b", COMMIT, "b.gguf", &small(1));
+    remove_file(link.canonicalize().unwrap()).unwrap();
+    write(stores.repository("org/b").join("blobs/abc.incomplete"), b"x").unwrap();
+    let error = refused(zoo.find("org/b", None), Status::NotFound, &["it is broken"]);
+    assert!(!error.to_string().contains("incomplete"), "{error}");
+}
+
+#[test]
+fn parts_of_models_are_none() {
+    let stores = Stores::new();
+    for name in ["a.mmproj-F16.gguf", "imatrix.gguf", "adapter_model.safetensors", "optimizer.safetensors"] {
+        stores.add_to_hub("org/a", COMMIT, name, &small(1));
+    }
+    stores.add_to_hub("org/a", COMMIT, "a-imatrix-Q4_K_M.gguf", &small(2));
+    stores.add_ref("org/a", "main", COMMIT);
+    assert_eq!(listed(&stores.zoo()), (vec!["huggingface://org/a:main".to_owned()], Vec::new()));
+}
+
+#[test]
+fn every_reference_leads_back() {
+    let stores = Stores::new();
+    let files = ["a-Q4_K_M.gguf", "b-Q4_K_M.gguf", "one/c-Q8_0.gguf", "two/c-Q8_0.gguf", "d-F16.gguf"];
+    for (blocks, file) in (1..).zip(files) {
+        stores.add_to_hub("org/a", COMMIT, file, &small(blocks));
+        stores.add_to_lm_studio("maker/a", file, &small(blocks));
+        stores.add_to_lm_studio("maker/at@home", file, &small(blocks));
+    }
+    stores.add_ref("org/a", "refs/pr/1", COMMIT);
+    let zoo = stores.zoo();
+    let list = zoo.list();
+    assert_eq!(list.models.len(), 3 * files.len());
+    for model in list.models {
+        let found = zoo.find(&model.reference(), None).unwrap_or_else(|error| panic!("{}: {error}", model.reference()));
+        assert_eq!((found.path(), found.store()), (model.path(), model.store()), "{}", model.reference());
+    }
+    assert!(zoo.find("org/a:a-Q4_K_M", None).is_ok() && zoo.find("maker/at@home", Some("F16")).is_ok());
+    refused(zoo.find("org/a:Q4_K_M", None), Status::InvalidArgument, &["which 2 models have"]);
+}
+
+#[test]
+fn linked_folders_are_told() {
+    let stores = Stores::new();
+    let elsewhere = stores.path("elsewhere");
+    write_with_folders(&elsewhere.join("a/a.gguf"), &small(1));
+    stores.add_to_lm_studio("maker/b", "b.gguf", &small(1));
+    symlink(&elsewhere, stores.lm_studio().join("linked")).unwrap();
+    let (models, remarks) = listed(&stores.zoo());
+    assert_eq!(models.len(), 1);
+    assert!(remarks.len() == 1 && remarks[0].contains("linked: found a link to a folder"), "{remarks:?}");
 }

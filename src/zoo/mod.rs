@@ -166,7 +166,8 @@ impl Zoo {
             return Model::open_path(name);
         }
         let query = Query::parse(name, version)?;
-        while_replaced(|| self.find_named(&query), |model| model.check())
+        let whole = query.whole(name, version);
+        while_replaced(|| self.find_named(&query, whole.as_ref()), Model::check)
     }
 
     /// Finds a model and opens it, as [`find`](Zoo::find) and [`Model::open`] do. One of our own that another process replaces
@@ -189,7 +190,8 @@ impl Zoo {
         }
     }
 
-    fn find_named(&self, query: &Query) -> Result<Model> {
+    /// A model by what its name falls into, or where a model is named by the whole of it by that.
+    fn find_named(&self, query: &Query, whole: Option<&Query>) -> Result<Model> {
         if let Some(store) =
             query.store.as_deref().filter(|store| !self.stores.iter().any(|known| known.name() == *store))
         {
@@ -197,7 +199,10 @@ impl Zoo {
             return Err(Error::argument("name", quoted(store), format_args!("one of the stores {}", names.join(", "))));
         }
         let scans = self.scans(query.store.as_deref());
-        let mut named = fitting(&scans, |entry| query.fits_name(entry));
+        let by_whole = whole.map(|whole| (whole, fitting(&scans, |entry| whole.fits_name(entry))));
+        let (query, mut named) = by_whole
+            .filter(|(_, named)| !named.is_empty())
+            .unwrap_or_else(|| (query, fitting(&scans, |entry| query.fits_name(entry))));
         if named.is_empty() {
             return Err(self.unknown_name(query, &scans));
         }

@@ -1,6 +1,6 @@
 //! The models among the files of a folder: each with the words by which its version goes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::digest::{from_digits, is_digits};
@@ -11,7 +11,11 @@ use crate::format::{Format, models_among, safetensors};
 
 /// How deep below a repository's folder GGUF files may lie: some have one folder for each quantisation.
 const MAX_DEPTH: usize = 3;
-/// What stands before the name of a projector: a part for images that belongs to a model, and is none.
+/// Files that training leaves beside a model: adapters, and what goes on from where it was.
+const TRAINED: [&str; 4] = ["adapter_model.", "adapter_model-", "optimizer.", "scheduler."];
+/// The word for what a model was quantised by.
+const MATRIX: &str = "imatrix";
+/// The word for a projector: a part for images that belongs to a model, and is none.
 const PROJECTOR: &str = "mmproj";
 /// Of safetensors, what is read beside the tensors.
 const BESIDE: [&str; 4] = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
@@ -91,7 +95,31 @@ pub struct Weights {
 pub fn in_folder(root: &Root, folder: &Path) -> Result<Vec<Weights>> {
     let mut found = Vec::new();
     collect(root, folder, "", MAX_DEPTH, &mut found)?;
+    tell_apart(&mut found);
     Ok(found)
+}
+
+/// Where several models have the same first word, puts another one before it that no other has: the file's name without the
+/// ending, or where that is not enough its path from the folder on.
+fn tell_apart(found: &mut [Weights]) {
+    let count = |words: Vec<&str>| {
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        words.into_iter().for_each(|word| *counts.entry(word.to_owned()).or_default() += 1);
+        counts
+    };
+    let firsts = count(found.iter().filter_map(|one| one.labels.first().map(|label| &**label)).collect());
+    let stems = count(found.iter().map(|one| file_stem(&one.name)).collect());
+    for one in found {
+        if one.labels.first().is_some_and(|first| firsts[first] > 1) {
+            let word = Some(file_stem(&one.name)).filter(|stem| stems[*stem] == 1 && !firsts.contains_key(*stem));
+            one.labels.insert(0, word.unwrap_or(&one.name).to_owned());
+        }
+    }
+}
+
+/// The name of a file in folders, without what comes of its format and of a set.
+fn file_stem(name: &str) -> &str {
+    stem(name.rsplit('/').next().unwrap_or(name))
 }
 
 fn collect(root: &Root, folder: &Path, prefix: &str, depth: usize, found: &mut Vec<Weights>) -> Result<()> {
@@ -113,7 +141,16 @@ fn collect(root: &Root, folder: &Path, prefix: &str, depth: usize, found: &mut V
 }
 
 fn is_file_name(child: &Child) -> bool {
-    !child.is_folder() && !child.name.starts_with('.') && !child.name.to_lowercase().starts_with(PROJECTOR)
+    !child.is_folder() && !child.name.starts_with('.') && !is_part(&child.name)
+}
+
+/// Whether a name is that of a part of a model, or of what comes of training or quantising one.
+fn is_part(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let has_word = |wanted| name.split(|letter: char| !letter.is_alphanumeric()).any(|word| word == wanted);
+    // Models may say that they were quantised with such a matrix.
+    let is_matrix = has_word(MATRIX) && quantisation(&name).is_none();
+    has_word(PROJECTOR) || is_matrix || TRAINED.iter().any(|start| name.starts_with(start))
 }
 
 fn weights(root: &Root, folder: &Path, prefix: &str, format: Format, name: &str, names: &[String]) -> Weights {
@@ -125,7 +162,8 @@ fn weights(root: &Root, folder: &Path, prefix: &str, format: Format, name: &str,
     };
     let files = files.and_then(|files| files.iter().map(|file| model_file(root, &folder.join(file))).collect());
     let stem = stem(name);
-    let mut labels: Vec<String> = quantisation(stem).or(quantisation(prefix)).map(str::to_owned).into_iter().collect();
+    let mut labels: Vec<String> =
+        quantisation(stem).or_else(|| quantisation(prefix)).map(str::to_owned).into_iter().collect();
     let words = [stem.to_owned(), format.name().to_owned()];
     // Files of safetensors are all named alike.
     labels.extend(if format == Format::Gguf { words } else { [words[1].clone(), words[0].clone()] });
