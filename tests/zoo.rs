@@ -549,7 +549,7 @@ fn manifests_of_our_own_that_lie_are_refused() {
         json["path"] = deep.as_str().into();
         json["files"][0]["path"] = deep.as_str().into();
     };
-    tampered(&lead_deep, Status::Io, &["name too long"]);
+    tampered(&lead_deep, Status::NotFound, &["no file"]);
     tampered(&|json| json["model"]["format"] = "x".into(), Status::Malformed, &["format of the model"]);
     // More bytes than can be counted.
     let endless = |json: &mut Value| {

@@ -8,8 +8,9 @@
 //!   .no_exist/COMMIT/FILE       what is known not to exist
 //! ```
 //!
-//! A model is named `org/name` as on the Hub. Its version is a revision (`main`, a tag, a commit or its first digits), and where a repository
-//! has several models how one is quantised, or both: `org/name@v1.0:Q4_K_M`. Without a revision it is `main`.
+//! A model is named `org/name` as on the Hub. Its version is a revision (`main`, a tag, a commit or its first digits), and
+//! where a repository has several models how one is quantised, or both: `org/name@v1.0:Q4_K_M`. Without a revision it is `main`.
+//! Of several that are quantised alike each goes by its file's name.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};

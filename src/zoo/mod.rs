@@ -166,8 +166,8 @@ impl Zoo {
             return Model::open_path(name);
         }
         let query = Query::parse(name, version)?;
-        let whole = query.whole(name, version);
-        while_replaced(|| self.find_named(&query, whole.as_ref()), Model::check)
+        let longer = query.longer(name, version);
+        while_replaced(|| self.find_named(&query, &longer), Model::check)
     }
 
     /// Finds a model and opens it, as [`find`](Zoo::find) and [`Model::open`] do. One of our own that another process replaces
@@ -190,8 +190,8 @@ impl Zoo {
         }
     }
 
-    /// A model by what its name falls into, or where a model is named by the whole of it by that.
-    fn find_named(&self, query: &Query, whole: Option<&Query>) -> Result<Model> {
+    /// A model by what its name falls into, or where a model is named by more of it by that.
+    fn find_named(&self, query: &Query, longer: &[Query]) -> Result<Model> {
         if let Some(store) =
             query.store.as_deref().filter(|store| !self.stores.iter().any(|known| known.name() == *store))
         {
@@ -199,10 +199,9 @@ impl Zoo {
             return Err(Error::argument("name", quoted(store), format_args!("one of the stores {}", names.join(", "))));
         }
         let scans = self.scans(query.store.as_deref());
-        let by_whole = whole.map(|whole| (whole, fitting(&scans, |entry| whole.fits_name(entry))));
-        let (query, mut named) = by_whole
-            .filter(|(_, named)| !named.is_empty())
-            .unwrap_or_else(|| (query, fitting(&scans, |entry| query.fits_name(entry))));
+        let named_by = |query: &Query| fitting(&scans, |entry| query.fits_name(entry));
+        let query = longer.iter().find(|longer| !named_by(longer).is_empty()).unwrap_or(query);
+        let mut named = named_by(query);
         if named.is_empty() {
             return Err(self.unknown_name(query, &scans));
         }
@@ -236,8 +235,9 @@ impl Zoo {
     ///
     /// # Errors
     /// `InvalidArgument` for a name or version that a manifest cannot have; `Unsupported` where it has more bytes than the limit
-    /// leaves beside what is pinned; what is wrong with a manifest, where it is for its sake that nothing can make way; `TimedOut` where another process has the store locked for half a minute; those of
-    /// [`Loader::open`](crate::Loader::open); what befell the writing.
+    /// leaves beside what is pinned; what is wrong with another manifest, where for its sake nothing can make way; `TimedOut` where
+    /// another process has the store locked for half a minute; those of [`Loader::open`](crate::Loader::open); what befell the
+    /// writing.
     pub fn add(&self, path: &Path, options: &AddOptions, progress: &(dyn Fn(u64) + Sync)) -> Result<Model> {
         self.own()?.add(path, options, progress)
     }
@@ -331,11 +331,9 @@ impl Zoo {
         let near = name::near(entries.map(|entry| (&*entry.name, &*entry.aliases)), &query.name);
         let near = if near.is_empty() { String::new() } else { format!("; near it: {}", near.join(", ")) };
         // What could not be looked at may have it.
-        let remarks: String = scans
-            .iter()
-            .flat_map(|(_, scan)| scan.remarks.iter().take(MAX_NAMED))
-            .map(|text| format!("; {text}"))
-            .collect();
+        let remarks = scans.iter().flat_map(|(_, scan)| &scan.remarks).take(MAX_NAMED);
+        let remarks: Vec<&str> = remarks.flat_map(|text| ["; ", text]).collect();
+        let remarks = remarks.concat();
         Error::NotFound {
             file: quoted(&query.name),
             kind: "file or model",

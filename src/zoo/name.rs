@@ -46,14 +46,16 @@ impl Query {
         Ok(Query { store, name: name.to_owned(), labels })
     }
 
-    /// The same with the whole text as the name: folders may have `@` and `:` in theirs. `None` where nothing was taken off.
-    pub fn whole(&self, text: &str, version: Option<&str>) -> Option<Query> {
-        let name = text.split_once("://").map_or(text, |(_, rest)| rest);
-        if name == self.name {
-            return None;
-        }
-        let labels = version.iter().flat_map(|words| words.split(':')).map(str::to_owned).collect();
-        Some(Query { store: self.store.clone(), name: name.to_owned(), labels })
+    /// The same with more of the text as the name, the longest first: folders may have `@` and `:` in theirs.
+    pub fn longer(&self, text: &str, version: Option<&str>) -> Vec<Query> {
+        let whole = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let parts = [':', '@'].map(|mark| whole.rsplit_once(mark).map(|(name, label)| (name, Some(label))));
+        let all = [Some((whole, None))].into_iter().chain(parts).flatten();
+        let query = |(name, label): (&str, Option<&str>)| {
+            let words = [label, version].into_iter().flatten().flat_map(|words| words.split(':'));
+            Query { store: self.store.clone(), name: name.to_owned(), labels: words.map(str::to_owned).collect() }
+        };
+        all.filter(|(name, _)| name.len() > self.name.len()).map(query).collect()
     }
 
     /// How well an entry has the name: not at all, but for the case of letters, or to the letter.

@@ -104,7 +104,9 @@ pub fn in_folder(root: &Root, folder: &Path) -> Result<Vec<Weights>> {
 fn tell_apart(found: &mut [Weights]) {
     let count = |words: Vec<&str>| {
         let mut counts: HashMap<String, usize> = HashMap::new();
-        words.into_iter().for_each(|word| *counts.entry(word.to_owned()).or_default() += 1);
+        for word in words {
+            *counts.entry(word.to_owned()).or_default() += 1;
+        }
         counts
     };
     let firsts = count(found.iter().filter_map(|one| one.labels.first().map(|label| &**label)).collect());
@@ -198,16 +200,17 @@ fn missing_shard(path: &Path, missing: &str) -> Error {
 }
 
 fn is_index(name: &str) -> bool {
-    name.ends_with(".json")
+    name.strip_suffix(".json").is_some()
 }
 
 /// The files of a set with an index: by the names that all writers give them, or else by what the index says. It is not read
 /// for a list otherwise: whoever opens the model does that.
 fn files_by_index(root: &Root, path: &Path, names: &[String]) -> Result<Vec<String>> {
     let sets: Vec<Set<'_>> = names.iter().filter_map(|name| Set::of_kind(name, SAFETENSORS)).collect();
-    let shards = match sets.is_empty() {
-        true => read_index(root, path)?,
-        false => whole_sets(&sets, names).map_err(|missing| missing_shard(path, &missing))?,
+    let shards = if sets.is_empty() {
+        read_index(root, path)?
+    } else {
+        whole_sets(&sets, names).map_err(|missing| missing_shard(path, &missing))?
     };
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     Ok(with_beside(shards, name, names))

@@ -44,7 +44,7 @@ pub struct Copied {
     folder: PathBuf,
     /// A file beside the folder, which is locked: so it is known that its process lives.
     lock: PathBuf,
-    _locked: Option<File>,
+    locked: Option<File>,
     files: Vec<(String, u64, String)>,
 }
 
@@ -53,6 +53,7 @@ impl Drop for Copied {
         // Where they were published it is not there any more, or what was there before is.
         let _ = std::fs::remove_dir_all(&self.folder);
         let _ = std::fs::remove_file(&self.lock);
+        drop(self.locked.take());
     }
 }
 
@@ -75,10 +76,10 @@ fn begin(root: &Root) -> Result<Copied> {
     let name = format!("{TEMPORARY_PREFIX}{}-{number}{TEMPORARY_SUFFIX}", std::process::id());
     let path = folder(root.path()).join(name);
     let failed = |error: std::io::Error| Error::from_io(&path_text(&path), "create", &error);
-    let mut copied = Copied { lock: lock_of(&path), folder: path.clone(), _locked: None, files: Vec::new() };
+    let mut copied = Copied { lock: lock_of(&path), folder: path.clone(), locked: None, files: Vec::new() };
     let locked = os::open_to_write(&copied.lock, true).map_err(failed)?;
     locked.try_lock().map_err(|error| failed(error.into()))?;
-    copied._locked = Some(locked);
+    copied.locked = Some(locked);
     std::fs::create_dir(&path).map_err(failed)?;
     Ok(copied)
 }

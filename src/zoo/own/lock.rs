@@ -22,8 +22,8 @@ impl Lock {
     /// Waits for the lock.
     ///
     /// # Errors
-    /// `TimedOut` where somebody has it for half a minute; `Io` where the file system has no such locks, or where something else has the
-    /// file's name.
+    /// `TimedOut` where somebody has it for half a minute; `Io` where the file system has no such locks, or where something
+    /// else has the file's name.
     pub fn take(folder: &Path) -> Result<Lock> {
         let path = folder.join(NAME);
         let failed = |error: std::io::Error| Error::from_io(&path_text(&path), "lock", &error);
