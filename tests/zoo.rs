@@ -554,7 +554,8 @@ fn manifests_of_our_own_that_lie_are_refused() {
     // More bytes than can be counted.
     let endless = |json: &mut Value| {
         json["files"][0]["bytes"] = u64::MAX.into();
-        json["files"][1] = json["files"][0].clone();
+        let again = json["files"][0].clone();
+        json["files"].as_array_mut().unwrap().push(again);
     };
     tampered(&endless, Status::Malformed, &["more than 2^64 bytes"]);
     let absolute = outside.to_str().unwrap();
@@ -911,14 +912,13 @@ fn a_damaged_copy_is_made_whole() {
     write(&file, &content).unwrap();
     let zoo = stores.zoo();
     let model = zoo.add(&file, &copied("a", "1"), &silent).unwrap();
-    let loader = model.open(Options::default()).unwrap();
     let mut damaged = content.clone();
     *damaged.last_mut().unwrap() ^= 1;
     write(model.path(), &damaged).unwrap();
     refused(zoo.find("a", None).unwrap().verify(&silent), Status::Malformed, &["content"]);
     zoo.add(&file, &copied("a", "1"), &silent).unwrap();
     assert_eq!(zoo.find("a", None).unwrap().verify(&silent).unwrap().files, 1);
-    assert_eq!((loader.catalogue().tensors().len() > 0, zoo.held_bytes().unwrap()), (true, content.len() as u64));
+    assert_eq!(zoo.held_bytes().unwrap(), content.len() as u64);
     assert_eq!(fs::read_dir(stores.own().join("blobs")).unwrap().count(), 1);
 }
 
