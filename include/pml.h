@@ -2640,7 +2640,8 @@ PML_API void pml_models_free(struct pml_models_t *models);
 
 /**
  * Finds a model by its name, as "llama3:8b", "org/name", "org/name@revision:Q4_K_M" or "ollama://llama3:8b". `version` (may be NULL)
- * is a tag, a revision or a quantisation, or a revision and a quantisation with ':' between them. What exists as a path is a path
+ * is a tag, a revision or a quantisation, or a revision and a quantisation with ':' between them; beside what can only be a path it
+ * is PML_STATUS_INVALID_ARGUMENT. What exists as a path is a path
  * first, unless a version is given; what begins with "/", "./", "../" or "~/" is nothing else. Reads no header, except of a path.
  * Free the model with pml_model_free. On failure `*out` is NULL.
  *
@@ -2663,6 +2664,7 @@ pml_status_t pml_zoo_find(const struct pml_zoo_t *zoo,
  *
  * Errors: PML_STATUS_INVALID_ARGUMENT for an unknown flag, and for a name or version that has other than letters, digits, '.', '_',
  * '-', '+' and of a name '/', or too many; PML_STATUS_UNSUPPORTED where it has more bytes than the limit leaves beside what is pinned;
+ * PML_STATUS_MALFORMED for a manifest that cannot be read, where it is for its sake that nothing can make way;
  * PML_STATUS_TIMED_OUT where another process has the store locked for half a minute; those of pml_loader_open; PML_STATUS_IO and
  * PML_STATUS_ACCESS_DENIED for what befell the writing.
  */
@@ -2678,7 +2680,8 @@ pml_status_t pml_zoo_add(struct pml_zoo_t *zoo,
  * Removes a model from our own store: its manifest, and what was copied in where no other model has it. Files that were added where
  * they are stay, and what a loader reads stays until it is freed. `version` may be NULL, as in pml_zoo_find.
  *
- * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_UNSUPPORTED for another program's model, which is never changed;
+ * Errors: PML_STATUS_NOT_FOUND; PML_STATUS_UNSUPPORTED for another program's model, which is never changed; PML_STATUS_MALFORMED where
+ * another model's manifest cannot be read, and so nobody knows whether it names the same copied files;
  * PML_STATUS_INVALID_ARGUMENT; PML_STATUS_TIMED_OUT, PML_STATUS_IO and PML_STATUS_ACCESS_DENIED as pml_zoo_add.
  */
 PML_API

@@ -323,6 +323,7 @@ fn a_path_is_a_path_first() {
     assert_eq!((model.store(), model.path(), model.reference()), ("path", &*path, path.display().to_string()));
     refused(zoo.find("./nothing.gguf", None), Status::NotFound, &["./nothing.gguf: no file of that name"]);
     refused(zoo.find("../llama3", None), Status::NotFound, &["../llama3"]);
+    refused(zoo.find(path.to_str().unwrap(), Some("8b")), Status::InvalidArgument, &["version: found '8b'", "a path"]);
 }
 
 #[test]
@@ -499,10 +500,13 @@ fn manifests_of_ollama_that_lie_are_refused() {
         tampered(&change, Status::Malformed, &["digest of the model's layer", "64 digits"]);
     }
     tampered(&|json| json["layers"][2]["size"] = "x".into(), Status::Malformed, &["size of the model's layer"]);
-    tampered(&|json| json["layers"][2]["mediaType"] = "x".into(), Status::Malformed, &["none of type"]);
+    let says = ["application/vnd.ollama.image.license", "x', none of type"];
+    tampered(&|json| json["layers"][2]["mediaType"] = "x".into(), Status::Unsupported, &says);
     tampered(&|json| json["layers"][1] = json["layers"][2].clone(), Status::Malformed, &["several of type"]);
-    tampered(&|json| json["layers"] = 7.into(), Status::Malformed, &["none of type"]);
-    tampered(&|json| *json = 7.into(), Status::Malformed, &["none of type"]);
+    tampered(&|json| json["layers"] = 7.into(), Status::Unsupported, &["no layers, none of type"]);
+    // What was never a GGUF model is no remark of a list.
+    assert!(listed(&zoo).1.is_empty());
+    tampered(&|json| *json = 7.into(), Status::Malformed, &["an object with layers"]);
     // No JSON, no text, too much, a folder, a FIFO, a link that leads out.
     let replaced = |replace: &dyn Fn(), status, says: &[&str]| {
         remove_file(&manifest).or_else(|_| fs::remove_dir(&manifest)).unwrap();
@@ -539,8 +543,21 @@ fn manifests_of_our_own_that_lie_are_refused() {
         tampered(&|json| json["path"] = path.into(), Status::Malformed, &["path", "stays in the store's folder"]);
         tampered(&|json| json["files"][0]["path"] = path.into(), Status::Malformed, &["stays in the store's folder"]);
     }
-    let deep = "a/".repeat(1 << 20);
-    tampered(&|json| json["path"] = deep.as_str().into(), Status::Io, &["name too long"]);
+    tampered(&|json| json["path"] = "blobs".into(), Status::Malformed, &["path", "one of the files"]);
+    let deep = "a/".repeat(1 << 19);
+    let lead_deep = |json: &mut Value| {
+        json["path"] = deep.as_str().into();
+        json["files"][0]["path"] = deep.as_str().into();
+    };
+    tampered(&lead_deep, Status::NotFound, &["no file"]);
+    tampered(&|json| json["model"]["format"] = "x".into(), Status::Malformed, &["format of the model"]);
+    // More bytes than can be counted.
+    let endless = |json: &mut Value| {
+        json["files"][0]["bytes"] = u64::MAX.into();
+        let again = json["files"][0].clone();
+        json["files"].as_array_mut().unwrap().push(again);
+    };
+    tampered(&endless, Status::Malformed, &["more than 2^64 bytes"]);
     let absolute = outside.to_str().unwrap();
     tampered(&|json| json["path"] = absolute.into(), Status::Malformed, &["all absolute, or all"]);
     tampered(&|json| json["files"][0]["bytes"] = 1.into(), Status::Malformed, &["size"]);
@@ -713,14 +730,50 @@ fn a_limit_has_those_go_that_were_used_longest_ago() {
 #[test]
 fn other_programs_stores_are_never_changed() {
     let stores = Stores::new();
-    stores.add_to_ollama("llama3", "8b", &small(1));
+    let blob = stores.add_to_ollama("llama3", "8b", &small(1));
+    stores.add_to_hub("org/a", COMMIT, "a.gguf", &small(1));
+    stores.add_ref("org/a", "main", COMMIT);
+    stores.add_to_lm_studio("maker/b", "b.gguf", &small(2));
+    let before = [stores.ollama(), stores.hub(), stores.lm_studio()].map(|folder| tree(&folder));
     let zoo = stores.zoo();
     for result in [zoo.remove("llama3", None), zoo.remove("ollama://llama3", Some("8b")), zoo.pin("llama3", None, true)]
     {
         refused(result, Status::Unsupported, &["ollama://llama3:8b", "another program's"]);
     }
-    assert_eq!(listed(&zoo).0, ["ollama://llama3:8b"]);
+    assert_eq!(listed(&zoo).0.len(), 3);
     assert!(!stores.own().exists());
+    for name in ["ollama://llama3", "org/a", "maker/b"] {
+        let model = zoo.find(name, None).unwrap();
+        model.open(Options::default()).unwrap();
+        assert_eq!(model.verify(&silent).is_ok(), name != "maker/b");
+        zoo.add(model.path(), &add("where", "1"), &silent).unwrap();
+        zoo.add(model.path(), &copied("copied", "1"), &silent).unwrap();
+        zoo.remove("where", None).unwrap();
+        refused(zoo.remove(name, None), Status::Unsupported, &["another program's"]);
+    }
+    zoo.remove("copied", None).unwrap();
+    assert!(blob.exists());
+    assert_eq!([stores.ollama(), stores.hub(), stores.lm_studio()].map(|folder| tree(&folder)), before);
+}
+
+/// Every name in a folder, with its bytes, or where it leads, and when it was changed.
+fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = path.symlink_metadata().unwrap();
+        let content = match metadata.file_type() {
+            kind if kind.is_symlink() => fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
+            kind if kind.is_dir() => Vec::new(),
+            _ => read(&path).unwrap(),
+        };
+        if metadata.is_dir() {
+            found.extend(tree(&path));
+        }
+        found.push((path, content, metadata.modified().unwrap()));
+    }
+    found.sort();
+    found
 }
 
 #[test]
@@ -760,4 +813,311 @@ fn a_store_without_a_place_is_not_looked_at() {
     };
     let error = refused(Zoo::new(off).find("x", None), Status::NotFound, &["looked in pml"]);
     assert!(!error.to_string().contains("ollama"), "{error}");
+}
+
+/// A folder with a safetensors model in two files.
+fn write_set(folder: &Path) -> PathBuf {
+    let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let index = json!({ "weight_map": { "a": names[0], "b": names[1] } });
+    write_with_folders(&folder.join(names[0]), &small_safetensors("a"));
+    write_with_folders(&folder.join(names[1]), &small_safetensors("b"));
+    write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    write(folder.join("config.json"), r#"{"model_type":"llama"}"#).unwrap();
+    folder.to_owned()
+}
+
+#[test]
+fn a_copied_folder_may_have_two_names() {
+    let stores = Stores::new();
+    let zoo = stores.zoo();
+    let first = zoo.add(&write_set(&stores.path("set")), &copied("first", "1"), &silent).unwrap();
+    zoo.add(first.path().parent().unwrap(), &add("second", "1"), &silent).unwrap();
+    zoo.remove("first", None).unwrap();
+    let second = zoo.find("second", None).unwrap();
+    assert_eq!(second.open(Options::default()).unwrap().catalogue().tensors().len(), 2);
+    assert_eq!((second.verify(&silent).unwrap().files, second.info().unwrap().architecture.as_str()), (4, "llama"));
+    // However a manifest writes it, what it names stays.
+    let manifest = stores.own().join("manifests/second@1.json");
+    tamper(&manifest, |json| {
+        for path in ["path", "file"] {
+            let path = if path == "path" { &mut json["path"] } else { &mut json["files"][0]["path"] };
+            *path = path.as_str().unwrap().replace("blobs/", "blobs/./").into();
+        }
+    });
+    let other = stores.path("other.gguf");
+    write(&other, small(1)).unwrap();
+    zoo.add(&other, &add("other", "1"), &silent).unwrap();
+    assert!(zoo.find("second", None).is_ok());
+}
+
+#[test]
+fn a_set_of_safetensors_is_whole_or_none() {
+    let stores = Stores::new();
+    let index = |names: [&str; 2]| json!({ "weight_map": { "a": names[0], "b": names[1] } }).to_string();
+    let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let name = "model.safetensors.index.json";
+    // One of two is there, and of a set with other names likewise.
+    stores.add_to_hub("org/half", COMMIT, name, index(names).as_bytes());
+    stores.add_to_hub("org/half", COMMIT, names[0], &small_safetensors("a"));
+    stores.add_to_hub("org/named", COMMIT, name, index(["a.bin", "b.bin"]).as_bytes());
+    stores.add_to_hub("org/named", COMMIT, "a.bin", &small_safetensors("a"));
+    let zoo = stores.zoo();
+    refused(zoo.find("org/half", None), Status::NotFound, &["model-00002-of-00002.safetensors", "not whole"]);
+    refused(zoo.find("org/named", None), Status::NotFound, &["b.bin"]);
+    let (models, remarks) = listed(&zoo);
+    assert!(models.is_empty() && remarks.len() == 2, "{models:?} {remarks:?}");
+    stores.add_to_hub("org/named", COMMIT, "b.bin", &small_safetensors("b"));
+    let model = zoo.find("org/named", None).unwrap();
+    assert_eq!((model.files().len(), model.verify(&silent).unwrap().files), (3, 3));
+    assert_eq!(model.open(Options::default()).unwrap().catalogue().tensors().len(), 2);
+    // The names are those of a whole set, but the index says more.
+    stores.add_to_hub("org/more", COMMIT, name, index([names[0], "more.safetensors"]).as_bytes());
+    for name in names {
+        stores.add_to_hub("org/more", COMMIT, name, &small_safetensors("a"));
+    }
+    refused(zoo.find("org/more", None), Status::NotFound, &["more.safetensors", "not whole"]);
+    let listed = zoo.list().models.into_iter().find(|model| model.name() == "org/more").unwrap();
+    refused(listed.verify(&silent), Status::NotFound, &["more.safetensors"]);
+}
+
+#[test]
+fn only_what_was_found_is_opened() {
+    let stores = Stores::new();
+    let folder = stores.path("model");
+    write_with_folders(&folder.join("model.safetensors"), &small_safetensors("a"));
+    write(folder.join("config.json"), r#"{"model_type":"llama"}"#).unwrap();
+    let zoo = stores.zoo();
+    zoo.add(&folder, &AddOptions::default(), &silent).unwrap();
+    let model = zoo.find("model", None).unwrap();
+    assert_eq!(model.files().len(), 2);
+    let by_path = Model::open_path(&folder).unwrap();
+    assert_eq!((by_path.files().len(), by_path.bytes()), (2, model.bytes()));
+    // A file of another format, that a folder would be opened by.
+    write(folder.join("other.gguf"), small(1)).unwrap();
+    assert_eq!(zoo.find("model", None).unwrap().open(Options::default()).unwrap().catalogue().tensors().len(), 1);
+    refused(by_path.open(Options::default()), Status::Malformed, &["other.gguf", "did not have"]);
+    // Settings that come later.
+    write(folder.join("generation_config.json"), "{}").unwrap();
+    refused(zoo.find("model", None).unwrap().open(Options::default()), Status::Malformed, &["generation_config.json"]);
+    remove_file(folder.join("generation_config.json")).unwrap();
+    // Settings of the same size have another digest.
+    write(folder.join("config.json"), r#"{"model_type":"qwen2"}"#).unwrap();
+    refused(zoo.find("model", None).unwrap().verify(&silent), Status::Malformed, &["config.json", "content"]);
+}
+
+#[test]
+fn a_damaged_copy_is_made_whole() {
+    let stores = Stores::new();
+    let (file, content) = (stores.path("model.gguf"), small(1));
+    write(&file, &content).unwrap();
+    let zoo = stores.zoo();
+    let model = zoo.add(&file, &copied("a", "1"), &silent).unwrap();
+    let mut damaged = content.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    write(model.path(), &damaged).unwrap();
+    refused(zoo.find("a", None).unwrap().verify(&silent), Status::Malformed, &["content"]);
+    zoo.add(&file, &copied("a", "1"), &silent).unwrap();
+    assert_eq!(zoo.find("a", None).unwrap().verify(&silent).unwrap().files, 1);
+    assert_eq!(zoo.held_bytes().unwrap(), content.len() as u64);
+    assert_eq!(fs::read_dir(stores.own().join("blobs")).unwrap().count(), 1);
+}
+
+fn make_fifo(path: &Path) {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the path ends in NUL.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+}
+
+#[test]
+fn what_is_no_file_is_not_written_to() {
+    let stores = Stores::new();
+    let file = stores.path("model.gguf");
+    write(&file, small(1)).unwrap();
+    let zoo = stores.zoo();
+    create_dir_all(stores.own()).unwrap();
+    let lock = stores.own().join("lock");
+    make_fifo(&lock);
+    refused(zoo.add(&file, &add("a", "1"), &silent), Status::Io, &["lock"]);
+    remove_file(&lock).unwrap();
+    let outside = stores.path("outside");
+    symlink(&outside, &lock).unwrap();
+    refused(zoo.add(&file, &add("a", "1"), &silent), Status::Io, &["lock"]);
+    assert!(!outside.exists());
+    remove_file(&lock).unwrap();
+    zoo.add(&file, &add("a", "1"), &silent).unwrap();
+    // A manifest that something else takes the place of, once the model was found.
+    let (manifest, model) = (stores.own().join("manifests/a@1.json"), zoo.find("a", None).unwrap());
+    fs::rename(&manifest, &outside).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(1000);
+    fs::File::options().write(true).open(&outside).unwrap().set_modified(long_ago).unwrap();
+    symlink(&outside, &manifest).unwrap();
+    model.open(Options::default()).unwrap();
+    assert_eq!(fs::metadata(&outside).unwrap().modified().unwrap(), long_ago);
+    remove_file(&manifest).unwrap();
+    make_fifo(&manifest);
+    model.open(Options::default()).unwrap();
+}
+
+#[test]
+fn what_has_no_end_is_not_read() {
+    let stores = Stores::new();
+    let file = stores.path("model.gguf");
+    write(&file, small(1)).unwrap();
+    let zoo = stores.zoo();
+    zoo.add(&file, &add("a", "1"), &silent).unwrap();
+    let found = zoo.find("a", None).unwrap();
+    tamper(&stores.own().join("manifests/a@1.json"), |json| {
+        json["path"] = "/dev/zero".into();
+        json["files"][0]["path"] = "/dev/zero".into();
+        json["files"][0]["bytes"] = 0.into();
+    });
+    refused(zoo.find("a", None), Status::Unsupported, &["/dev/zero", "a regular file"]);
+    remove_file(&file).unwrap();
+    symlink("/dev/zero", &file).unwrap();
+    refused(found.verify(&silent), Status::Unsupported, &["a regular file"]);
+}
+
+#[test]
+fn a_limit_is_kept_without_copying_too() {
+    let stores = Stores::new();
+    let file = stores.path("model.gguf");
+    write(&file, small(1)).unwrap();
+    stores.zoo().add(&file, &copied("a", "1"), &silent).unwrap();
+    let limited = Zoo::new(ZooOptions { limit: Some(10), ..stores.options() });
+    limited.add(&file, &add("b", "1"), &silent).unwrap();
+    assert_eq!((listed(&limited).0, limited.held_bytes().unwrap()), (vec!["pml://b:1".to_owned()], 0));
+}
+
+#[test]
+fn what_is_pinned_takes_its_room_once() {
+    let stores = Stores::new();
+    let file = stores.path("model.gguf");
+    write(&file, small(1)).unwrap();
+    let zoo = Zoo::new(ZooOptions { limit: Some(small(1).len() as u64), ..stores.options() });
+    zoo.add(&file, &AddOptions { pin: true, ..copied("a", "1") }, &silent).unwrap();
+    zoo.add(&file, &copied("b", "1"), &silent).unwrap();
+    assert_eq!(zoo.held_bytes().unwrap(), small(1).len() as u64);
+    // It stays pinned when it is added again.
+    zoo.add(&file, &copied("a", "1"), &silent).unwrap();
+    assert!(zoo.find("a", None).unwrap().is_pinned());
+}
+
+#[test]
+fn nothing_is_written_out_of_our_own_store() {
+    for folder in ["manifests", "blobs"] {
+        let stores = Stores::new();
+        let (file, elsewhere) = (stores.path("model.gguf"), stores.path("elsewhere"));
+        write(&file, small(1)).unwrap();
+        create_dir_all(&elsewhere).unwrap();
+        create_dir_all(stores.own()).unwrap();
+        symlink("../elsewhere", stores.own().join(folder)).unwrap();
+        let zoo = stores.zoo();
+        for options in [add("a", "1"), copied("a", "1")] {
+            refused(zoo.add(&file, &options, &silent), Status::Malformed, &["link", "elsewhere"]);
+        }
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+        // Nothing is half done either.
+        assert_eq!(fs::read_dir(stores.own()).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_is_told_where_it_stops_what_is_asked_for() {
+    let stores = Stores::new();
+    let (one, two) = (stores.path("one.gguf"), stores.path("two.gguf"));
+    write(&one, small(1)).unwrap();
+    write(&two, small(2)).unwrap();
+    let zoo = stores.zoo();
+    zoo.add(&one, &copied("a", "1"), &silent).unwrap();
+    let newer = stores.own().join("manifests/newer@1.json");
+    write(&newer, r#"{"format":2}"#).unwrap();
+    let says = ["newer@1.json", "format of the manifest"];
+    refused(zoo.remove("a", None), Status::Malformed, &says);
+    assert!(zoo.find("a", None).is_ok());
+    let limited = Zoo::new(ZooOptions { limit: Some(small(2).len() as u64), ..stores.options() });
+    refused(limited.add(&two, &copied("b", "1"), &silent), Status::Malformed, &says);
+    assert_eq!((zoo.held_bytes().unwrap(), listed(&zoo).0.len()), (small(1).len() as u64, 1));
+    assert!(listed(&zoo).1[0].contains(says[0]), "{:?}", listed(&zoo).1);
+    // Without it all goes.
+    zoo.remove("newer", None).unwrap();
+    zoo.remove("a", None).unwrap();
+    assert_eq!(zoo.held_bytes().unwrap(), 0);
+}
+
+#[test]
+fn what_is_in_the_way_hides_no_repository() {
+    let stores = Stores::new();
+    stores.add_to_hub("org/a", COMMIT, "a.gguf", &small(1));
+    stores.add_ref("org/a", "main", COMMIT);
+    stores.add_ref("org/a", ".DS_Store", "\u{0}");
+    let repository = stores.repository("org/a");
+    write(repository.join("refs/broken"), [0xFF]).unwrap();
+    write(repository.join("snapshots/.DS_Store"), b"x").unwrap();
+    write(repository.join("snapshots/notes"), b"x").unwrap();
+    let zoo = stores.zoo();
+    assert_eq!(zoo.find("org/a", None).unwrap().version(), "main");
+    let (models, remarks) = listed(&zoo);
+    assert_eq!(models, ["huggingface://org/a:main"]);
+    assert!(remarks.len() == 1 && remarks[0].contains("refs/broken"), "{remarks:?}");
+}
+
+#[test]
+fn another_commit_does_not_stand_in_for_a_revision() {
+    let stores = Stores::new();
+    stores.add_to_hub("org/a", COMMIT, "a.gguf", &small(1));
+    stores.add_ref("org/a", "main", OTHER_COMMIT);
+    let zoo = stores.zoo();
+    refused(zoo.find("org/a", None), Status::NotFound, &[OTHER_COMMIT, "no file in GGUF or safetensors"]);
+    assert_eq!(zoo.find("org/a", Some(&COMMIT[..7])).unwrap().version(), COMMIT);
+    refused(zoo.find("org/a", Some(&COMMIT[..6])), Status::NotFound, &["no version"]);
+    // What is on its way is another file.
+    let link = stores.add_to_hub("org/b", COMMIT, "b.gguf", &small(1));
+    remove_file(link.canonicalize().unwrap()).unwrap();
+    write(stores.repository("org/b").join("blobs/abc.incomplete"), b"x").unwrap();
+    let error = refused(zoo.find("org/b", None), Status::NotFound, &["it is broken"]);
+    assert!(!error.to_string().contains("incomplete"), "{error}");
+}
+
+#[test]
+fn parts_of_models_are_none() {
+    let stores = Stores::new();
+    for name in ["a.mmproj-F16.gguf", "imatrix.gguf", "adapter_model.safetensors", "optimizer.safetensors"] {
+        stores.add_to_hub("org/a", COMMIT, name, &small(1));
+    }
+    stores.add_to_hub("org/a", COMMIT, "a-imatrix-Q4_K_M.gguf", &small(2));
+    stores.add_ref("org/a", "main", COMMIT);
+    assert_eq!(listed(&stores.zoo()), (vec!["huggingface://org/a:main".to_owned()], Vec::new()));
+}
+
+#[test]
+fn every_reference_leads_back() {
+    let stores = Stores::new();
+    let files = ["a-Q4_K_M.gguf", "b-Q4_K_M.gguf", "one/c-Q8_0.gguf", "two/c-Q8_0.gguf", "d-F16.gguf"];
+    for (blocks, file) in (1..).zip(files) {
+        stores.add_to_hub("org/a", COMMIT, file, &small(blocks));
+        stores.add_to_lm_studio("maker/a", file, &small(blocks));
+        stores.add_to_lm_studio("maker/at@home", file, &small(blocks));
+    }
+    stores.add_ref("org/a", "refs/pr/1", COMMIT);
+    let zoo = stores.zoo();
+    let list = zoo.list();
+    assert_eq!(list.models.len(), 3 * files.len());
+    for model in list.models {
+        let found = zoo.find(&model.reference(), None).unwrap_or_else(|error| panic!("{}: {error}", model.reference()));
+        assert_eq!((found.path(), found.store()), (model.path(), model.store()), "{}", model.reference());
+    }
+    assert!(zoo.find("org/a:a-Q4_K_M", None).is_ok() && zoo.find("maker/at@home", Some("F16")).is_ok());
+    refused(zoo.find("org/a:Q4_K_M", None), Status::InvalidArgument, &["which 2 models have"]);
+}
+
+#[test]
+fn linked_folders_are_told() {
+    let stores = Stores::new();
+    let elsewhere = stores.path("elsewhere");
+    write_with_folders(&elsewhere.join("a/a.gguf"), &small(1));
+    stores.add_to_lm_studio("maker/b", "b.gguf", &small(1));
+    symlink(&elsewhere, stores.lm_studio().join("linked")).unwrap();
+    let (models, remarks) = listed(&stores.zoo());
+    assert_eq!(models.len(), 1);
+    assert!(remarks.len() == 1 && remarks[0].contains("linked: found a link to a folder"), "{remarks:?}");
 }

@@ -1,18 +1,17 @@
 //! `pml demo`: what the library is for, shown on a model that is larger than the memory it gets.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::arguments::{parse_budget, parse_device};
-use super::named;
+use super::named::Named;
 use super::output::{Failure, Output, counted, size_text};
 use super::synth;
 use super::visit::{Measured, Visit};
-use crate::error::path_text;
-use crate::loader::{Device, Loader, Options, Strategy, Unload};
+use crate::loader::{Device, Options, Strategy, Unload};
 
 /// Of the model, the budget is this part unless the caller says otherwise.
 const BUDGET_DIVISOR: u64 = 4;
@@ -47,18 +46,23 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
     if let Some(file) = &arguments.file {
-        return show(arguments, &named::path(file)?, None, out);
+        return show(arguments, &Named::find(file)?, None, out);
     }
     let failed = |error| Failure::new(format_args!("temporary folder: {error}"));
     let folder = tempfile::Builder::new().prefix("pml-demo").tempdir().map_err(failed)?;
     let file = folder.path().join("model.gguf");
     synth::write_for_demo(&file)?;
-    show(arguments, &file, Some(folder), out)
+    show(arguments, &Named::Path(&file), Some(folder), out)
 }
 
 /// Visits the model, and tells of it. A folder that was made for it goes as soon as the model is open.
-fn show(arguments: &Arguments, file: &Path, made: Option<tempfile::TempDir>, out: &mut Output) -> Result<(), Failure> {
-    let budget = arguments.budget.map_or_else(|| default_budget(file), Ok)?;
+fn show(
+    arguments: &Arguments,
+    model: &Named<'_>,
+    made: Option<tempfile::TempDir>,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let budget = arguments.budget.map_or_else(|| default_budget(model), Ok)?;
     let options = Options {
         device: arguments.device,
         strategy: Strategy::Prefetch,
@@ -75,7 +79,7 @@ fn show(arguments: &Arguments, file: &Path, made: Option<tempfile::TempDir>, out
         with_bars: !arguments.json,
         verbose: false,
     };
-    let loader = Loader::open(file, options)?;
+    let loader = model.open(options)?;
     let is_made = made.is_some();
     drop(made);
     let measured = visit.run(&loader)?;
@@ -84,12 +88,12 @@ fn show(arguments: &Arguments, file: &Path, made: Option<tempfile::TempDir>, out
         value["budget_bytes"] = budget.into();
         return out.json(&value);
     }
-    let name = if is_made { "made for this, of zeros".to_owned() } else { path_text(file) };
+    let name = if is_made { "made for this, of zeros".to_owned() } else { model.name() };
     tell(&measured, &name, budget, out)
 }
 
-fn default_budget(file: &Path) -> Result<u64, Failure> {
-    let loader = Loader::open(file, Options::default())?;
+fn default_budget(model: &Named<'_>) -> Result<u64, Failure> {
+    let loader = model.open(Options::default())?;
     let mut sizes = Vec::new();
     for layer in 0..loader.layer_count() {
         let info = loader.layer_info(layer)?;

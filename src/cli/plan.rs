@@ -7,10 +7,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::arguments::{parse_budget, parse_device, strategy_name, unload_name};
-use super::named;
+use super::named::Named;
 use super::output::{Column, Failure, Output, counted, plain, size_text};
 use crate::loader::Device;
-use crate::loader::recommend::{Candidate, Choice, Fit, Recommendation, recommend};
+use crate::loader::recommend::{Candidate, Choice, Fit, Recommendation, recommend_opened};
 
 /// Find the options that suit a model and the memory for its layers
 ///
@@ -33,7 +33,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure> {
-    let found = recommend(&named::path(&arguments.file)?, arguments.device, arguments.memory.unwrap_or(0))?;
+    let found = {
+        let model = Named::find(&arguments.file)?;
+        let open = |options| model.open(options);
+        recommend_opened(&model.name(), &open, arguments.device, arguments.memory.unwrap_or(0))?
+    };
     if arguments.json {
         // Without a choice there is nothing for a program to read.
         let choice = found.choice.clone()?;

@@ -94,21 +94,12 @@ pub(super) fn run(arguments: &Arguments, out: &mut Output) -> Result<(), Failure
     let as_json = arguments.json;
     match &arguments.action {
         Action::List => list(&zoo, as_json, out),
-        Action::Find(name) => find(&zoo.find(&name.name, name.version())?, as_json, out),
+        Action::Find(name) => find(&zoo.find_with_info(&name.name, name.version())?, as_json, out),
         Action::Add(model) => add(model, as_json, out),
         Action::Verify(name) => verify(&zoo.find(&name.name, name.version())?, as_json, out),
-        Action::Rm(name) => {
-            zoo.remove(&name.name, name.version())?;
-            done("removed", name, as_json, out)
-        }
-        Action::Pin(name) => {
-            zoo.pin(&name.name, name.version(), true)?;
-            done("pinned", name, as_json, out)
-        }
-        Action::Unpin(name) => {
-            zoo.pin(&name.name, name.version(), false)?;
-            done("unpinned", name, as_json, out)
-        }
+        Action::Rm(name) => done("removed", &zoo.remove(&name.name, name.version())?, as_json, out),
+        Action::Pin(name) => done("pinned", &zoo.pin(&name.name, name.version(), true)?, as_json, out),
+        Action::Unpin(name) => done("unpinned", &zoo.pin(&name.name, name.version(), false)?, as_json, out),
     }
 }
 
@@ -127,8 +118,9 @@ fn list(zoo: &Zoo, as_json: bool, out: &mut Output) -> Result<(), Failure> {
 }
 
 fn row(model: &Model) -> Vec<String> {
-    let (name, version) = (plain(model.name()), plain(model.version()));
-    let name = if version.is_empty() { name } else { format!("{name}:{version}") };
+    // As it can be typed.
+    let reference = model.reference();
+    let name = plain(reference.split_once("://").map_or(&*reference, |(_, name)| name));
     let kept = if model.is_pinned() { "pinned" } else { "" };
     vec![name, size_text(model.bytes()), model.store().to_owned(), kept.to_owned()]
 }
@@ -237,11 +229,10 @@ fn verify(model: &Model, as_json: bool, out: &mut Output) -> Result<(), Failure>
     Ok(())
 }
 
-fn done(what: &str, name: &Name, as_json: bool, out: &mut Output) -> Result<(), Failure> {
+fn done(what: &str, reference: &str, as_json: bool, out: &mut Output) -> Result<(), Failure> {
     if as_json {
-        return out.json(&json!({ what: name.name, "version": name.version }));
+        return out.json(&json!({ "done": what, "reference": reference }));
     }
-    let version = name.version().map_or(String::new(), |version| format!(" {}", plain(version)));
-    writeln!(out, "{what} {}{version}", plain(&name.name))?;
+    writeln!(out, "{what} {}", plain(reference))?;
     Ok(())
 }

@@ -227,7 +227,8 @@ pub unsafe extern "C" fn pml_models_free(models: *mut pml_models_t) {
 }
 
 /// Finds a model by its name, as "llama3:8b", "org/name", "org/name@revision:Q4_K_M" or "ollama://llama3:8b". `version` (may be NULL)
-/// is a tag, a revision or a quantisation, or a revision and a quantisation with ':' between them. What exists as a path is a path
+/// is a tag, a revision or a quantisation, or a revision and a quantisation with ':' between them; beside what can only be a path it
+/// is PML_STATUS_INVALID_ARGUMENT. What exists as a path is a path
 /// first, unless a version is given; what begins with "/", "./", "../" or "~/" is nothing else. Reads no header, except of a path.
 /// Free the model with pml_model_free. On failure `*out` is NULL.
 ///
@@ -275,6 +276,7 @@ unsafe fn names<'a>(name: *const c_char, version: *const c_char) -> Result<(&'a 
 ///
 /// Errors: PML_STATUS_INVALID_ARGUMENT for an unknown flag, and for a name or version that has other than letters, digits, '.', '_',
 /// '-', '+' and of a name '/', or too many; PML_STATUS_UNSUPPORTED where it has more bytes than the limit leaves beside what is pinned;
+/// PML_STATUS_MALFORMED for a manifest that cannot be read, where it is for its sake that nothing can make way;
 /// PML_STATUS_TIMED_OUT where another process has the store locked for half a minute; those of pml_loader_open; PML_STATUS_IO and
 /// PML_STATUS_ACCESS_DENIED for what befell the writing.
 ///
@@ -318,7 +320,8 @@ pub unsafe extern "C" fn pml_zoo_add(
 /// Removes a model from our own store: its manifest, and what was copied in where no other model has it. Files that were added where
 /// they are stay, and what a loader reads stays until it is freed. `version` may be NULL, as in pml_zoo_find.
 ///
-/// Errors: PML_STATUS_NOT_FOUND; PML_STATUS_UNSUPPORTED for another program's model, which is never changed;
+/// Errors: PML_STATUS_NOT_FOUND; PML_STATUS_UNSUPPORTED for another program's model, which is never changed; PML_STATUS_MALFORMED where
+/// another model's manifest cannot be read, and so nobody knows whether it names the same copied files;
 /// PML_STATUS_INVALID_ARGUMENT; PML_STATUS_TIMED_OUT, PML_STATUS_IO and PML_STATUS_ACCESS_DENIED as pml_zoo_add.
 ///
 /// # Safety
@@ -332,7 +335,7 @@ pub unsafe extern "C" fn pml_zoo_remove(
     guard(|| {
         // SAFETY: the caller's promise, for all of them.
         let (zoo, (name, version)) = unsafe { (&handle(zoo, "zoo")?.zoo, names(name, version)?) };
-        zoo.remove(name, version)
+        zoo.remove(name, version).map(drop)
     })
 }
 
@@ -356,7 +359,7 @@ pub unsafe extern "C" fn pml_zoo_pin(
         }
         // SAFETY: the caller's promise, for all of them.
         let (zoo, (name, version)) = unsafe { (&handle(zoo, "zoo")?.zoo, names(name, version)?) };
-        zoo.pin(name, version, is_pinned == 1)
+        zoo.pin(name, version, is_pinned == 1).map(drop)
     })
 }
 

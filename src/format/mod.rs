@@ -100,6 +100,10 @@ pub struct Model {
     pub catalogue: Catalogue,
     /// One source for each file.
     pub sources: Vec<Arc<Source>>,
+    /// The index that named the files, where one did.
+    pub index: Option<Arc<Source>>,
+    /// What was read beside them: settings and tokenizers.
+    pub beside: Vec<Arc<Source>>,
 }
 
 /// Opens the model at `path`: a file, any shard or the index of a set, or a folder with one model in it. Reads headers only.

@@ -20,6 +20,10 @@ pub struct Found {
     pub metadata: Option<Metadata>,
     /// In their order; one at least, and at most `MAX_SHARDS`.
     pub shards: Vec<Shard>,
+    /// The index that named them, where one did.
+    pub index: Option<Arc<Source>>,
+    /// What was read beside them: settings and tokenizers.
+    pub beside: Vec<Arc<Source>>,
     /// What was passed over, in words.
     pub remarks: Vec<String>,
 }
@@ -33,7 +37,7 @@ pub struct Shard {
 
 /// Joins the shards into one model, in their order.
 pub fn join(format: Format, found: Found) -> Result<Model> {
-    let Found { version, architecture, metadata, mut shards, remarks } = found;
+    let Found { version, architecture, metadata, mut shards, index, beside, remarks } = found;
     let sources: Vec<Arc<Source>> = shards.iter().map(|shard| shard.source.clone()).collect();
     let names: Vec<String> = sources.iter().map(|source| source.name().to_owned()).collect();
     if shards.is_empty() || shards.len() > MAX_SHARDS {
@@ -52,7 +56,7 @@ pub fn join(format: Format, found: Found) -> Result<Model> {
     }
     let metadata = metadata.unwrap_or_else(|| Metadata::new(sources[0].clone()));
     let catalogue = Catalogue { format, version, architecture, tensors, metadata, shards: names, remarks };
-    Ok(Model { catalogue, sources })
+    Ok(Model { catalogue, sources, index, beside })
 }
 
 fn add_shard(tensors: &mut TensorTable, shard: &Shard, number: u16) -> Result<()> {

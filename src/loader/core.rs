@@ -138,7 +138,7 @@ pub type LockedLedger<'a> = Locked<'a, Space>;
 impl Core {
     /// Groups, and loads nothing. The model's tensors are those that the rules leave.
     pub fn new(model: Model, options: Options, parts: Parts) -> Core {
-        let Model { catalogue, sources } = model;
+        let Model { catalogue, sources, .. } = model;
         let pool = options.budget.as_ref().map_or_else(|| Arc::new(Pool::new(u64::MAX)), |budget| budget.pool.clone());
         let limits = options.limits();
         let Parts { forms, cached, layers, mailbox, keep, owner, concurrent_reads } = parts;

@@ -8,15 +8,16 @@
 //!   .no_exist/COMMIT/FILE       what is known not to exist
 //! ```
 //!
-//! A model is named `org/name` as on the Hub. Its version is a revision (`main`, a tag, a whole commit), and where a repository
-//! has several models how one is quantised, or both: `org/name@v1.0:Q4_K_M`. Without a revision it is `main`.
+//! A model is named `org/name` as on the Hub. Its version is a revision (`main`, a tag, a commit or its first digits), and
+//! where a repository has several models how one is quantised, or both: `org/name@v1.0:Q4_K_M`. Without a revision it is `main`.
+//! Of several that are quantised alike each goes by its file's name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::model::Content;
 use super::name;
-use super::root::Root;
+use super::root::{Child, Root};
 use super::store::{Entry, Scan, Store};
 use super::weights::{self, Weights};
 use crate::error::{Error, Result, path_text};
@@ -75,12 +76,8 @@ impl Store for HuggingFace {
 
 /// Adds the models of every snapshot; of a repository that has none whole what is wrong.
 fn add_repository(root: &Root, folder: &Path, name: &str, scan: &mut Scan) {
-    let mut found = Vec::new();
-    let added = refs(root, folder).and_then(|refs| add_snapshots(root, folder, name, &refs, &mut found));
-    if let Err(error) = added {
-        found.push(unusable(name, MAIN, false, error));
-    }
-    scan.entries.extend(found);
+    let added = refs(root, folder, scan).and_then(|refs| add_snapshots(root, folder, name, &refs));
+    scan.entries.extend(added.unwrap_or_else(|error| vec![unusable(name, MAIN, false, error)]));
 }
 
 fn unusable(name: &str, version: &str, is_other: bool, error: Error) -> Entry {
@@ -95,12 +92,12 @@ fn unusable(name: &str, version: &str, is_other: bool, error: Error) -> Entry {
     }
 }
 
-/// The names of each commit.
-fn refs(root: &Root, folder: &Path) -> Result<BTreeMap<String, Vec<String>>> {
+/// The names of each commit. A ref that cannot be read is a remark, and the others count.
+fn refs(root: &Root, folder: &Path, scan: &mut Scan) -> Result<BTreeMap<String, Vec<String>>> {
     let mut commits: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut folders = vec![(folder.join("refs"), String::new(), 0)];
     while let Some((folder, prefix, depth)) = folders.pop() {
-        for child in root.list(&folder)? {
+        for child in root.list(&folder)?.into_iter().filter(|child| !is_hidden(&child.name)) {
             let (path, name) = (folder.join(&child.name), format!("{prefix}{}", child.name));
             if child.is_folder() {
                 if depth < MAX_REF_DEPTH {
@@ -108,8 +105,10 @@ fn refs(root: &Root, folder: &Path) -> Result<BTreeMap<String, Vec<String>>> {
                 }
                 continue;
             }
-            let commit = root.read(&path, MAX_REF_BYTES)?.trim().to_owned();
-            commits.entry(commit).or_default().push(name);
+            match root.read(&path, MAX_REF_BYTES) {
+                Ok(commit) => commits.entry(commit.trim().to_owned()).or_default().push(name),
+                Err(error) => scan.remark(&error),
+            }
         }
     }
     // Branches and tags before pull requests, and what is meant by default first of all.
@@ -119,24 +118,31 @@ fn refs(root: &Root, folder: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(commits)
 }
 
-fn add_snapshots(
-    root: &Root,
-    folder: &Path,
-    name: &str,
-    refs: &BTreeMap<String, Vec<String>>,
-    found: &mut Vec<Entry>,
-) -> Result<()> {
+/// What file managers leave in folders, and no part of a repository.
+fn is_hidden(name: &str) -> bool {
+    name.starts_with('.')
+}
+
+fn add_snapshots(root: &Root, folder: &Path, name: &str, refs: &BTreeMap<String, Vec<String>>) -> Result<Vec<Entry>> {
+    let (mut found, mut commits) = (Vec::new(), HashSet::new());
     let snapshots = folder.join("snapshots");
-    let mut is_empty = true;
-    for snapshot in root.list(&snapshots)?.into_iter().filter(|child| name::is_good(&child.name)) {
-        is_empty = false;
+    let is_snapshot = |child: &Child| child.is_folder() && !is_hidden(&child.name) && name::is_good(&child.name);
+    for snapshot in root.list(&snapshots)?.into_iter().filter(is_snapshot) {
         let commit = snapshot.name;
         let names = refs.get(&commit).cloned().unwrap_or_default();
         let path = snapshots.join(&commit);
-        let revision = Revision { name: names.first().cloned().unwrap_or_else(|| commit.clone()), commit, names };
-        let models = weights::in_folder(root, &path)?;
+        let name_of_revision = names.first().cloned().unwrap_or_else(|| commit.clone());
+        commits.insert(commit.clone());
+        let revision = Revision { name: name_of_revision, commit, names };
+        let models = match weights::in_folder(root, &path) {
+            Ok(models) => models,
+            Err(error) => {
+                found.push(unusable(name, &revision.name, false, error));
+                continue;
+            }
+        };
         if models.is_empty() {
-            let incomplete = incomplete_of(root, folder)?;
+            let incomplete = incomplete_of(root, folder, |_| true)?;
             let error = without_weights(&path, incomplete.as_deref());
             found.push(unusable(name, &revision.name, incomplete.is_none(), error));
         }
@@ -145,12 +151,19 @@ fn add_snapshots(
             found.push(entry(root, folder, name, &revision, one, is_only));
         }
     }
-    if is_empty {
-        let incomplete = incomplete_of(root, folder)?;
+    if commits.is_empty() {
+        let incomplete = incomplete_of(root, folder, |_| true)?;
         let error = without_weights(&snapshots, incomplete.as_deref());
         found.push(unusable(name, MAIN, incomplete.is_none(), error));
+        return Ok(found);
     }
-    Ok(())
+    // A revision whose snapshot is not there is asked for by its name: no other stands in for it.
+    for (commit, names) in refs.iter().filter(|(commit, _)| !commits.contains(*commit)) {
+        for revision in names {
+            found.push(unusable(name, revision, true, without_weights(&snapshots.join(commit), None)));
+        }
+    }
+    Ok(found)
 }
 
 /// A commit, and what it is called.
@@ -171,20 +184,26 @@ fn entry(root: &Root, folder: &Path, name: &str, revision: &Revision, one: Weigh
     labels.extend(revision.names.iter().cloned());
     labels.extend(one.labels);
     // A file that is missing behind its link may be on its way.
-    let files = one.files.map_err(|error| match (error, incomplete_of(root, folder)) {
-        (Error::NotFound { file, kind, name, hint }, Ok(Some(incomplete))) => {
-            Error::NotFound { file, kind, name, hint: format!("{hint}; half downloaded: {incomplete}") }
+    let files = one.files.map_err(|error| match error {
+        Error::NotFound { file, kind, name, mut hint } => {
+            if let Ok(Some(incomplete)) = incomplete_of(root, folder, |blob| name.contains(blob)) {
+                hint = format!("{hint}; half downloaded: {incomplete}");
+            }
+            Error::NotFound { file, kind, name, hint }
         }
-        (error, _) => error,
+        error => error,
     });
     let content = files.map(|files| Content::of_store(root, one.format, one.path, files));
     Entry { name: name.to_owned(), aliases: Vec::new(), version, labels, is_default, is_other: false, content }
 }
 
-/// The name of a file that is not whole, if there is one.
-fn incomplete_of(root: &Root, folder: &Path) -> Result<Option<String>> {
+/// The name of a file that is not whole, if there is one of a blob that is `wanted`.
+fn incomplete_of(root: &Root, folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<String>> {
     let blobs = root.list(&folder.join("blobs"))?;
-    Ok(blobs.into_iter().map(|child| child.name).find(|name| name.ends_with(INCOMPLETE)))
+    // Between the two may stand what tells one attempt from another.
+    let blob = |name: &str| Some(name.strip_suffix(INCOMPLETE)?.split('.').next()?.to_owned());
+    let is_wanted = |name: &String| blob(name).is_some_and(|blob| wanted(&blob));
+    Ok(blobs.into_iter().map(|child| child.name).find(is_wanted))
 }
 
 fn without_weights(path: &Path, incomplete: Option<&str>) -> Error {

@@ -5,14 +5,14 @@
 //! A model is named `publisher/model`, or by its file's name with or without its ending, alone or behind the two. Its version
 //! is how it is quantised, where the file's name says so; else the file's name.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::model::Content;
 use super::name;
-use super::root::Root;
+use super::root::{Child, Root};
 use super::store::{Entry, Scan, Store};
 use super::weights::{self, Weights};
-use crate::error::Result;
+use crate::error::{Error, Result, path_text};
 use crate::format::Format;
 
 /// The store.
@@ -50,10 +50,18 @@ impl Store for LmStudio {
 
 fn add_publishers(root: &Root, scan: &mut Scan) -> Result<()> {
     let is_visible = |name: &str| !name.starts_with('.') && name::is_good(name);
-    for publisher in root.list(root.path())?.into_iter().filter(|child| child.is_folder() && is_visible(&child.name)) {
+    let is_meant = |folder: &Path, child: &Child, scan: &mut Scan| {
+        is_visible(&child.name) && (child.is_folder() || remark_link(&folder.join(&child.name), child, scan))
+    };
+    for publisher in root.list(root.path())? {
+        if !is_meant(root.path(), &publisher, scan) {
+            continue;
+        }
         let folder = root.path().join(&publisher.name);
-        let models = scan.or_remark(root.list(&folder));
-        for model in models.into_iter().filter(|child| child.is_folder() && is_visible(&child.name)) {
+        for model in scan.or_remark(root.list(&folder)) {
+            if !is_meant(&folder, &model, scan) {
+                continue;
+            }
             let name = format!("{}/{}", publisher.name, model.name);
             let found = scan.or_remark(weights::in_folder(root, &folder.join(&model.name)));
             let is_only = found.len() == 1;
@@ -61,6 +69,18 @@ fn add_publishers(root: &Root, scan: &mut Scan) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Says of a link to a folder that it is not followed. It is no folder to look in.
+fn remark_link(path: &Path, child: &Child, scan: &mut Scan) -> bool {
+    if child.is_link() && path.is_dir() {
+        scan.remark(&Error::Unsupported {
+            subject: path_text(path),
+            found: "a link to a folder".to_owned(),
+            expected: "the folder itself: such links are not followed".to_owned(),
+        });
+    }
+    false
 }
 
 fn entry(root: &Root, name: &str, one: Weights, is_only: bool) -> Entry {

@@ -64,7 +64,10 @@ pub use self::own::AddOptions;
 use self::own::Own;
 use self::store::{Entry, Scan, Store};
 use crate::error::{Error, Result, path_text, quoted};
+use crate::loader::{Loader, Options};
 
+/// How often a model is looked for again that was listed, and is gone when it is looked at.
+const TRIES: usize = 5;
 /// How many candidates a message names.
 const MAX_NAMED: usize = 8;
 
@@ -150,12 +153,45 @@ impl Zoo {
     ///
     /// # Errors
     /// `NotFound`, which says where was looked and what is near; `InvalidArgument` for a name that several models have, which
-    /// names them, and for what is none; where the model is not whole, what is wrong with it.
+    /// names them, for what is none, and for a version beside a path; where the model is not whole, what is wrong with it.
     pub fn find(&self, name: &str, version: Option<&str>) -> Result<Model> {
+        if let Some(version) = version.filter(|_| Zoo::is_path(name)) {
+            return Err(Error::argument(
+                "version",
+                quoted(version),
+                format_args!("none, for {} is a path", quoted(name)),
+            ));
+        }
         if Zoo::is_path(name) || version.is_none() && Path::new(name).exists() {
             return Model::open_path(name);
         }
         let query = Query::parse(name, version)?;
+        let longer = query.longer(name, version);
+        while_replaced(|| self.find_named(&query, &longer), Model::check)
+    }
+
+    /// Finds a model and opens it, as [`find`](Zoo::find) and [`Model::open`] do. One of our own that another process replaces
+    /// meanwhile is found again.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn open(&self, name: &str, version: Option<&str>, options: Options) -> Result<Loader> {
+        let mut headers = None;
+        let model = while_replaced(
+            || self.find(name, version),
+            |model| {
+                headers = Some(model.open_headers(options.io, options.format)?);
+                Ok(())
+            },
+        )?;
+        match headers {
+            Some(headers) => model.open_with(headers, options),
+            None => model.open(options),
+        }
+    }
+
+    /// A model by what its name falls into, or where a model is named by more of it by that.
+    fn find_named(&self, query: &Query, longer: &[Query]) -> Result<Model> {
         if let Some(store) =
             query.store.as_deref().filter(|store| !self.stores.iter().any(|known| known.name() == *store))
         {
@@ -163,18 +199,18 @@ impl Zoo {
             return Err(Error::argument("name", quoted(store), format_args!("one of the stores {}", names.join(", "))));
         }
         let scans = self.scans(query.store.as_deref());
-        let mut named = fitting(&scans, |entry| query.fits_name(entry));
+        let named_by = |query: &Query| fitting(&scans, |entry| query.fits_name(entry));
+        let query = longer.iter().find(|longer| !named_by(longer).is_empty()).unwrap_or(query);
+        let mut named = named_by(query);
         if named.is_empty() {
-            return Err(self.unknown_name(&query, &scans));
+            return Err(self.unknown_name(query, &scans));
         }
         let of_version = fitting_of(&named, |entry| query.fits_labels(entry));
         if of_version.is_empty() {
-            return Err(unknown_version(&query, &named));
+            return Err(unknown_version(query, &named));
         }
         named = defaults(of_version);
-        let model = choose(&query, &named)?;
-        model.check()?;
-        Ok(model)
+        choose(query, &named)
     }
 
     /// Whether a name can only be meant as a path: it begins with `/`, `./`, `../` or `~/`, or is `.` or `..`.
@@ -182,34 +218,50 @@ impl Zoo {
         is_path_only(name)
     }
 
+    /// Finds a model and reads its headers, likewise.
+    #[cfg(feature = "cli")]
+    pub(crate) fn find_with_info(&self, name: &str, version: Option<&str>) -> Result<Model> {
+        while_replaced(|| self.find(name, version), |model| model.info().map(drop))
+    }
+
+    /// Whether a name can be a model's; all else is a path.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_name(name: &str) -> bool {
+        !Zoo::is_path(name) && Query::parse(name, None).is_ok()
+    }
+
     /// Adds the model at `path` to our own store, in the place of one of the same name and version. All of its bytes are read, for
     /// their digests; `progress` is told of each piece's bytes.
     ///
     /// # Errors
     /// `InvalidArgument` for a name or version that a manifest cannot have; `Unsupported` where it has more bytes than the limit
-    /// leaves beside what is pinned; `TimedOut` where another process has the store locked for half a minute; those of
-    /// [`Loader::open`](crate::Loader::open); what befell the writing.
+    /// leaves beside what is pinned; what is wrong with another manifest, where for its sake nothing can make way; `TimedOut` where
+    /// another process has the store locked for half a minute; those of [`Loader::open`](crate::Loader::open); what befell the
+    /// writing.
     pub fn add(&self, path: &Path, options: &AddOptions, progress: &(dyn Fn(u64) + Sync)) -> Result<Model> {
         self.own()?.add(path, options, progress)
     }
 
     /// Removes a model from our own store: its manifest, and what was copied in. Files that were added where they are stay, and
-    /// so does what a loader reads until it is dropped.
+    /// so does what a loader reads until it is dropped. Its reference, by which it was found until now.
     ///
     /// # Errors
-    /// `NotFound`; `Unsupported` for another program's model; those of writing.
-    pub fn remove(&self, name: &str, version: Option<&str>) -> Result<()> {
+    /// `NotFound`; `Unsupported` for another program's model; what is wrong with another manifest, where that cannot be read and
+    /// so nobody knows whether it names the same copied files; those of writing.
+    pub fn remove(&self, name: &str, version: Option<&str>) -> Result<String> {
         let (name, version) = self.own_name(name, version)?;
-        self.own()?.remove(&name, &version)
+        self.own()?.remove(&name, &version)?;
+        Ok(reference(Own::NAME, &name, &version))
     }
 
-    /// Has our own store keep a model whatever its limit, or lets it go again.
+    /// Has our own store keep a model whatever its limit, or lets it go again. Its reference.
     ///
     /// # Errors
     /// As [`remove`](Zoo::remove).
-    pub fn pin(&self, name: &str, version: Option<&str>, is_pinned: bool) -> Result<()> {
+    pub fn pin(&self, name: &str, version: Option<&str>, is_pinned: bool) -> Result<String> {
         let (name, version) = self.own_name(name, version)?;
-        self.own()?.pin(&name, &version, is_pinned)
+        self.own()?.pin(&name, &version, is_pinned)?;
+        Ok(reference(Own::NAME, &name, &version))
     }
 
     /// Bytes that our own store holds of what was copied in.
@@ -267,20 +319,42 @@ impl Zoo {
         let mut places = Vec::new();
         for store in self.stores.iter().filter(|store| scans.iter().any(|(name, _)| *name == store.name())) {
             for place in store.places() {
-                let absent = if place.is_dir() { "" } else { " (not there)" };
-                places.push(format!("{} {}{absent}", store.name(), path_text(place)));
+                let state = match place.try_exists() {
+                    Ok(true) => String::new(),
+                    Ok(false) => " (not there)".to_owned(),
+                    Err(error) => format!(" ({error})"),
+                };
+                places.push(format!("{} {}{state}", store.name(), path_text(place)));
             }
         }
         let entries = scans.iter().flat_map(|(_, scan)| &scan.entries).filter(|entry| !entry.is_other);
         let near = name::near(entries.map(|entry| (&*entry.name, &*entry.aliases)), &query.name);
         let near = if near.is_empty() { String::new() } else { format!("; near it: {}", near.join(", ")) };
+        // What could not be looked at may have it.
+        let remarks = scans.iter().flat_map(|(_, scan)| &scan.remarks).take(MAX_NAMED);
+        let remarks: Vec<&str> = remarks.flat_map(|text| ["; ", text]).collect();
+        let remarks = remarks.concat();
         Error::NotFound {
             file: quoted(&query.name),
             kind: "file or model",
             name: "of that name".to_owned(),
-            hint: format!("; looked in {}{near}", places.join(", ")),
+            hint: format!("; looked in {}{near}{remarks}", places.join(", ")),
         }
     }
+}
+
+/// A model that was found and looked at. One of our own that is gone when it is looked at was replaced or removed by another
+/// process, and is found again.
+fn while_replaced(find: impl Fn() -> Result<Model>, mut look: impl FnMut(&Model) -> Result<()>) -> Result<Model> {
+    for _ in 1..TRIES {
+        let model = find()?;
+        match look(&model) {
+            Err(Error::NotFound { .. }) if model.store() == Own::NAME => {}
+            result => return result.map(|()| model),
+        }
+    }
+    let model = find()?;
+    look(&model).map(|()| model)
 }
 
 /// An entry with the name of its store.
@@ -330,7 +404,7 @@ fn choose(query: &Query, named: &[Named<'_>]) -> Result<Model> {
 /// The error for a name that several models have.
 fn ambiguous(query: &Query, named: &[Named<'_>]) -> Error {
     let text = |(store, entry): &Named<'_>| {
-        let bytes = entry.content.as_ref().map(|content| content.files.iter().map(|file| file.bytes).sum::<u64>());
+        let bytes = entry.content.as_ref().map(|content| model::total(&content.files));
         let size = bytes.map_or_else(|_| "not whole".to_owned(), |bytes| format!("{bytes} bytes"));
         format!("{} ({size})", reference(store, &entry.name, &entry.version))
     };

@@ -1,12 +1,14 @@
 //! A model as one value: where it is, what it is called, and what its headers say.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use super::digest::digest_of;
+use super::digest::{self, digest_of};
 use super::info::ModelInfo;
 use super::root::Root;
+use super::weights;
 use crate::error::{Error, Result, path_text};
 use crate::format::{self, Format};
 use crate::io::{Mode, os};
@@ -26,9 +28,9 @@ pub struct ModelFile {
 /// What a store knows of a model that is whole.
 #[derive(Debug, Clone)]
 pub struct Content {
-    /// What is opened: a file, or a folder.
+    /// What is opened: one of the files, or of a path also a folder.
     pub path: PathBuf,
-    /// Its files.
+    /// Its files: all that opening it reads.
     pub files: Vec<ModelFile>,
     /// The format that it has by its store's word; `None` where that says nothing.
     pub format: Option<Format>,
@@ -115,19 +117,19 @@ impl Model {
         reference(store, name, version)
     }
 
-    /// What is opened: a file, or a folder.
+    /// What is opened: one of its files, or of a path also a folder.
     pub fn path(&self) -> &Path {
         &self.known.content.path
     }
 
-    /// Its files: those with tensors, and of a folder of safetensors those beside them that are read.
+    /// Its files: those with tensors, and of safetensors the index and the settings beside them. Nothing else is read.
     pub fn files(&self) -> &[ModelFile] {
         &self.known.content.files
     }
 
     /// The bytes of its files.
     pub fn bytes(&self) -> u64 {
-        self.files().iter().map(|file| file.bytes).sum()
+        total(self.files())
     }
 
     /// Whether our own store keeps it whatever its limit.
@@ -148,20 +150,27 @@ impl Model {
     }
 
     /// Opens it. What a store has must still be whole, and lead nowhere else: that is looked at before anything is opened,
-    /// and once more at what was opened.
+    /// and once more at what was opened. Of all that was read, settings and tokenizers too, nothing is kept that is not among its
+    /// [`files`](Model::files).
     ///
     /// # Errors
-    /// Those of [`Loader::open`]; `NotFound` and `Truncated` where files are missing or were cut since it was found; `Malformed`
-    /// where a link leads out of the store.
+    /// Those of [`Loader::open`]; `NotFound` and `Truncated` where files are missing or were cut since it was found, also because
+    /// another process has just replaced the model: it can be found again then; `Malformed` where a link leads out of the store, and
+    /// where there is something to read beside it now that was not there before.
     pub fn open(&self, options: Options) -> Result<Loader> {
-        let loader = Loader::new(self.open_headers(options.io, options.format)?, options)?;
+        self.open_with(self.open_headers(options.io, options.format)?, options)
+    }
+
+    /// Opens it by its headers, and notes that it is used.
+    pub(super) fn open_with(&self, headers: format::Model, options: Options) -> Result<Loader> {
+        let loader = Loader::new(headers, options)?;
         if let Some(manifest) = &self.known.content.manifest {
             touch(manifest);
         }
         Ok(loader)
     }
 
-    fn open_headers(&self, mode: Mode, wanted: Option<Format>) -> Result<format::Model> {
+    pub(super) fn open_headers(&self, mode: Mode, wanted: Option<Format>) -> Result<format::Model> {
         self.check()?;
         let known = self.known.content.format;
         if let (Some(known), Some(wanted)) = (known, wanted.filter(|wanted| Some(*wanted) != known)) {
@@ -173,16 +182,33 @@ impl Model {
         }
         // Another format than the store says could have other files read beside it.
         let opened = format::open(self.path(), mode, known.or(wanted))?;
-        if let Some(root) = &self.known.content.root {
-            let folder = PathBuf::from(path_text(root.path()));
-            for source in &opened.sources {
-                let place = PathBuf::from(source.place());
-                if place.is_absolute() && !place.starts_with(&folder) {
-                    return Err(root.outside(Path::new(source.name()), &place));
-                }
+        self.check_opened(&opened)?;
+        Ok(opened)
+    }
+
+    /// Looks at all that was read: it is one of the files, and lies where the store is.
+    fn check_opened(&self, opened: &format::Model) -> Result<()> {
+        let Content { files, root, .. } = &self.known.content;
+        let names: HashSet<String> = files.iter().map(|file| path_text(&file.path)).collect();
+        for source in opened.sources.iter().chain(&opened.index).chain(&opened.beside) {
+            if !names.contains(source.name()) {
+                let found = "one that the model did not have when it was found";
+                return Err(Error::malformed(
+                    source.name(),
+                    "file",
+                    found,
+                    "one of its files, or to find or add it again",
+                ));
+            }
+            let place = PathBuf::from(source.place());
+            if let Some(root) = root
+                && place.is_absolute()
+                && !place.starts_with(path_text(root.path()))
+            {
+                return Err(root.outside(Path::new(source.name()), &place));
             }
         }
-        Ok(opened)
+        Ok(())
     }
 
     /// Looks at all that opening it would touch: the files are there with their sizes, and nothing leads out of the store.
@@ -197,7 +223,11 @@ impl Model {
             check_size(file, root.file(&file.path)?.bytes)?;
         }
         root.resolve(path)?;
-        if *format == Some(Format::Gguf) { Ok(()) } else { check_beside(&root, path) }
+        if *format == Some(Format::Gguf) {
+            return Ok(());
+        }
+        weights::check_index(&root, path, files)?;
+        check_beside(&root, path)
     }
 
     /// Reads every file whose digest the store knows, and compares. `progress` is told of each piece's bytes.
@@ -212,7 +242,12 @@ impl Model {
                 verified.unknown += 1;
                 continue;
             }
-            let (found, bytes) = digest_of(&file.path, progress)?;
+            let opened = digest::open(&file.path)?;
+            if let Some(root) = &self.known.content.root {
+                root.check_opened(&opened, &file.path)?;
+            }
+            let (found, bytes) = digest_of(&opened, &file.path, progress)?;
+            check_size(file, bytes)?;
             if found != file.digest {
                 return Err(Error::malformed(&path_text(&file.path), "content", found, &file.digest));
             }
@@ -259,9 +294,22 @@ fn place_of(file: &ModelFile) -> Option<(u64, u64)> {
     Some((identity.device, identity.inode))
 }
 
-fn bytes_of(path: &Path) -> Result<u64> {
+/// The bytes of a file that the user has named.
+pub fn bytes_of(path: &Path) -> Result<u64> {
     let metadata = std::fs::metadata(path).map_err(|error| Error::from_io(&path_text(path), "open", &error))?;
-    Ok(metadata.len())
+    if metadata.is_file() {
+        return Ok(metadata.len());
+    }
+    Err(Error::Unsupported {
+        subject: path_text(path),
+        found: "a directory, a FIFO, a socket or a device".to_owned(),
+        expected: "a regular file".to_owned(),
+    })
+}
+
+/// The bytes of several files.
+pub fn total(files: &[ModelFile]) -> u64 {
+    files.iter().fold(0, |total, file| total.saturating_add(file.bytes))
 }
 
 /// Compares a file's size with the one that its store knows.
@@ -290,6 +338,6 @@ fn check_beside(root: &Root, path: &Path) -> Result<()> {
 
 /// Notes that a model is used now. Where it cannot be noted, the model only looks older than it is.
 fn touch(manifest: &Path) {
-    let file = std::fs::File::options().write(true).open(manifest);
+    let file = os::open_to_write(manifest, false);
     let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
 }

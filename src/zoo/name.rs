@@ -7,6 +7,9 @@ use crate::error::{Error, Result, quoted};
 
 /// Longer names are nobody's.
 const MAX_NAME_BYTES: usize = 1024;
+/// Digits of a commit, and of a short one at least.
+const COMMIT_DIGITS: usize = 40;
+const SHORT_DIGITS: usize = 7;
 /// Of names that are near, so many are told.
 const MAX_NEAR: usize = 5;
 /// From here on (of 1 for the same) names are near each other.
@@ -43,6 +46,18 @@ impl Query {
         Ok(Query { store, name: name.to_owned(), labels })
     }
 
+    /// The same with more of the text as the name, the longest first: folders may have `@` and `:` in theirs.
+    pub fn longer(&self, text: &str, version: Option<&str>) -> Vec<Query> {
+        let whole = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let parts = [':', '@'].map(|mark| whole.rsplit_once(mark).map(|(name, label)| (name, Some(label))));
+        let all = [Some((whole, None))].into_iter().chain(parts).flatten();
+        let query = |(name, label): (&str, Option<&str>)| {
+            let words = [label, version].into_iter().flatten().flat_map(|words| words.split(':'));
+            Query { store: self.store.clone(), name: name.to_owned(), labels: words.map(str::to_owned).collect() }
+        };
+        all.filter(|(name, _)| name.len() > self.name.len()).map(query).collect()
+    }
+
     /// How well an entry has the name: not at all, but for the case of letters, or to the letter.
     pub fn fits_name(&self, entry: &Entry) -> Option<bool> {
         best(std::iter::once(&entry.name).chain(&entry.aliases), &self.name)
@@ -50,9 +65,16 @@ impl Query {
 
     /// Likewise for the words of the version, of which all have to be there.
     pub fn fits_labels(&self, entry: &Entry) -> Option<bool> {
-        let each = self.labels.iter().map(|label| best(entry.labels.iter(), label));
+        let of_commit = |label: &str| entry.labels.iter().any(|full| is_short_of(label, full)).then_some(false);
+        let each = self.labels.iter().map(|label| best(entry.labels.iter(), label).or_else(|| of_commit(label)));
         each.collect::<Option<Vec<bool>>>().map(|exact| exact.iter().all(|is_exact| *is_exact))
     }
+}
+
+/// Whether a text is the first digits of a commit, as git abbreviates it.
+fn is_short_of(text: &str, commit: &str) -> bool {
+    let is_hexadecimal = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    commit.len() == COMMIT_DIGITS && is_hexadecimal(commit) && text.len() >= SHORT_DIGITS && commit.starts_with(text)
 }
 
 /// Short words for stores.

@@ -1,4 +1,4 @@
-//! Ollama's store, as `server/manifest.go`, `server/modelpath.go` and `types/model/name.go` of its source lay it out:
+//! Ollama's store, as `manifest/manifest.go`, `manifest/paths.go` and `types/model/name.go` of its source lay it out:
 //!
 //! ```text
 //! manifests/HOST/NAMESPACE/MODEL/TAG   JSON: layers with mediaType, digest, size
@@ -27,6 +27,8 @@ const NAMESPACE: &str = "library";
 const TAG: &str = "latest";
 /// The layer with the tensors.
 const MODEL: &str = "application/vnd.ollama.image.model";
+/// How many types of layers a message names.
+const MAX_NAMED: usize = 4;
 /// What the names of layers end with that are not whole yet.
 const PARTIAL: &str = "-partial";
 /// Manifests have a few hundred bytes.
@@ -95,29 +97,68 @@ fn entry(root: &Root, manifest: &Path, [host, namespace, model]: [&String; 3], t
         }
     }
     let name = names.pop().unwrap_or_default();
+    let content = content(root, manifest);
     Entry {
         name,
         aliases: names,
         version: tag.to_owned(),
         labels: vec![tag.to_owned()],
         is_default: tag == TAG,
-        is_other: false,
-        content: content(root, manifest),
+        is_other: content.as_ref().is_err_and(|error| matches!(error, Refused::Other(_))),
+        content: content.map_err(Refused::into_error),
     }
 }
 
-fn content(root: &Root, manifest: &Path) -> Result<Content> {
+/// Why a manifest is not one of a model that is whole.
+enum Refused {
+    /// It is of something else, such as a model that is not in GGUF, or lies elsewhere.
+    Other(Error),
+    /// Something is wrong with it.
+    Broken(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Refused {
+        Refused::Broken(error)
+    }
+}
+
+impl Refused {
+    fn into_error(self) -> Error {
+        let (Refused::Other(error) | Refused::Broken(error)) = self;
+        error
+    }
+}
+
+/// The error for layers of which none is a GGUF model.
+fn without_model(manifest: &Path, layers: &[Json]) -> Refused {
+    let mut types: Vec<&str> = layers.iter().filter_map(|layer| layer["mediaType"].as_str()).collect();
+    types.sort_unstable();
+    types.dedup();
+    types.truncate(MAX_NAMED);
+    let types = if types.is_empty() { "no layers".to_owned() } else { quoted(&types.join(", ")) };
+    Refused::Other(Error::Unsupported {
+        subject: path_text(manifest),
+        found: format!("{types}, none of type {MODEL}"),
+        expected: "one: a GGUF model".to_owned(),
+    })
+}
+
+fn content(root: &Root, manifest: &Path) -> Result<Content, Refused> {
     let malformed =
         |what: &str, found: &str, expected: &str| Error::malformed(&path_text(manifest), what, found, expected);
     let text = root.read(manifest, MAX_MANIFEST_BYTES)?;
     let json: Json =
         serde_json::from_str(&text).map_err(|error| malformed("manifest", &error.to_string(), "JSON with layers"))?;
+    if !json.is_object() {
+        return Err(malformed("manifest", "another value", "an object with layers").into());
+    }
     let layers = json["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut models = layers.iter().filter(|layer| layer["mediaType"] == MODEL);
     let layer = match (models.next(), models.next()) {
         (Some(layer), None) => layer,
-        (None, _) => return Err(malformed("layers", &format!("none of type {MODEL}"), "one: a GGUF model")),
-        _ => return Err(malformed("layers", &format!("several of type {MODEL}"), "one")),
+        (None, _) => return Err(without_model(manifest, layers)),
+        _ => return Err(malformed("layers", &format!("several of type {MODEL}"), "one").into()),
     };
     let digest = layer["digest"].as_str().unwrap_or_default();
     let digits = digits(digest)

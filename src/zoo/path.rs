@@ -14,7 +14,8 @@ pub const NAME: &str = "path";
 /// The model at a path, by its headers.
 pub fn model(path: &Path) -> Result<Model> {
     let opened = format::open(path, Mode::Read, None)?;
-    let files = opened.sources.iter().map(|source| ModelFile {
+    let read = opened.index.iter().chain(&opened.sources).chain(&opened.beside);
+    let files = read.map(|source| ModelFile {
         path: PathBuf::from(source.name()),
         bytes: source.size(),
         digest: String::new(),

@@ -40,6 +40,11 @@ impl Child {
     pub fn is_folder(&self) -> bool {
         self.kind.is_some_and(|kind| kind.is_dir())
     }
+
+    /// Whether it is a link.
+    pub fn is_link(&self) -> bool {
+        self.kind.is_some_and(|kind| kind.is_symlink())
+    }
 }
 
 /// A file of a store.
@@ -156,7 +161,7 @@ impl Root {
     }
 
     /// Somebody may have put a link in a file's place since it was resolved: what counts is what was opened.
-    fn check_opened(&self, file: &File, path: &Path) -> Result<()> {
+    pub fn check_opened(&self, file: &File, path: &Path) -> Result<()> {
         match os::path_of(file) {
             Some(real) if !self.contains(&real) => Err(self.outside(path, &real)),
             _ => Ok(()),

@@ -42,7 +42,8 @@ pub fn is_index(source: &Source) -> Result<bool> {
 pub fn open(source: Arc<Source>, path: &Path, mode: Mode) -> Result<Found> {
     if is_index(&source)? {
         let text = read_text(&source)?;
-        return open_set(&Index::parse(source.name(), &text)?, path, mode, None);
+        let found = open_set(&Index::parse(source.name(), &text)?, path, mode, None)?;
+        return Ok(Found { index: Some(source.clone()), ..found });
     }
     let mut remarks = Vec::new();
     let mut found = if let Some(set) = open_set_of(&source, path, mode, &mut remarks)? {
@@ -54,6 +55,11 @@ pub fn open(source: Arc<Source>, path: &Path, mode: Mode) -> Result<Found> {
     };
     found.remarks.extend(remarks);
     Ok(found)
+}
+
+/// The files that the text of an index names, in their order.
+pub fn files_of(name: &str, text: &str) -> Result<Vec<String>> {
+    Ok(Index::parse(name, text)?.files)
 }
 
 /// Of the names in a folder those that stand for a model each. What is called as writers call a whole model is the only one;
@@ -180,29 +186,32 @@ fn open_set_of(source: &Arc<Source>, path: &Path, mode: Mode, remarks: &mut Vec<
     let mut texts = Vec::new();
     for name in names.iter().filter(|name| is_index_name(name)) {
         let index = folder.join(name);
-        match Source::open(&index, mode).and_then(|source| Ok((source.name().to_owned(), read_bytes(&source)?))) {
-            Ok((name, bytes)) if bytes.windows(file.len()).any(|text| text == file.as_bytes()) => {
-                let text = text_of(&name, bytes)?;
-                texts.push((index, name, text));
+        match Source::open(&index, mode).and_then(|source| Ok((read_bytes(&source)?, source))) {
+            Ok((bytes, source)) if bytes.windows(file.len()).any(|text| text == file.as_bytes()) => {
+                let text = text_of(source.name(), bytes)?;
+                texts.push((index, Arc::new(source), text));
             }
             Ok(_) => {}
             Err(error) => remarks.push(format!("{name} is passed over: {error}")),
         }
     }
-    let mut found: Option<(&Path, Index<'_>)> = None;
-    for (index_path, name, text) in &texts {
+    let mut found: Option<(&Path, &Arc<Source>, Index<'_>)> = None;
+    for (index_path, index_source, text) in &texts {
+        let name = index_source.name();
         let index = Index::parse(name, text)?;
         if !index.names(file) {
             continue;
         }
-        if let Some((_, first)) = &found {
+        if let Some((_, _, first)) = &found {
             let what = format!("indexes beside {}", quoted(file));
             let both = format!("it in {} and in {}", quoted(first.name), quoted(name));
             return Err(Error::malformed(&path_text(path), what, both, "one; open the index that is wanted"));
         }
-        found = Some((index_path, index));
+        found = Some((index_path, index_source, index));
     }
-    found.map(|(index_path, index)| open_set(&index, index_path, mode, Some((path, source)))).transpose()
+    let Some((index_path, index_source, index)) = found else { return Ok(None) };
+    let found = open_set(&index, index_path, mode, Some((path, source)))?;
+    Ok(Some(Found { index: Some(index_source.clone()), ..found }))
 }
 
 /// Opens every file of a set, of which one may be open already.

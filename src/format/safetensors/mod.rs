@@ -11,6 +11,8 @@ mod place;
 mod read;
 pub mod write;
 
+pub(crate) use index::files_of as index_files;
+
 use std::sync::Arc;
 
 use beside::Beside;
@@ -28,7 +30,7 @@ pub(super) const KNOWN: Known =
 /// The bytes of the header's length, with which every file starts.
 const LENGTH_BYTES: u64 = 8;
 /// The reference reader's limit.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// The key in the header that is no tensor.
 const METADATA_KEY: &str = "__metadata__";
 /// Longer names are nobody's, and would make messages of any length.
@@ -96,6 +98,7 @@ fn alone(source: Arc<Source>) -> Result<Found> {
 fn with_metadata(mut found: Found, mut metadata: Keeper, beside: Beside) -> Result<Found> {
     let Beside { architecture, values, texts, remarks } = beside;
     (found.architecture, found.remarks) = (architecture, remarks);
+    found.beside = texts.iter().map(|(_, source)| source.clone()).collect();
     let mut left_out = Vec::new();
     metadata.end_own_keys();
     for (key, value) in values {

@@ -90,25 +90,44 @@ pub struct Line {
 /// What opening the model gives; where no memory is given, what the device says that cannot tell it. That nothing fits is told
 /// in [`Recommendation::choice`].
 pub fn recommend(path: &Path, device: Device, available: u64) -> Result<Recommendation> {
+    recommend_opened(&path_text(path), &|options| Loader::open(path, options), device, available)
+}
+
+/// The same for a model that `open` opens, by its name for messages.
+///
+/// # Errors
+/// As [`recommend`].
+pub fn recommend_opened(name: &str, open: Open<'_>, device: Device, available: u64) -> Result<Recommendation> {
+    let model = Opened { name, open };
     seat::check(device)?;
     let devices = device::list();
     let found = |name: DeviceName| devices.iter().find(|device| device.name == name);
     match device {
         Device::Named(name) => {
             let device = found(name).ok_or_else(|| Error::argument("device", name, "one that is there"))?;
-            on_device(path, device, available, "asked for")
+            on_device(model, device, available, "asked for")
         }
-        Device::Auto => automatic(path, &devices, available),
+        Device::Auto => automatic(model, &devices, available),
     }
 }
 
-fn automatic(path: &Path, devices: &[DeviceInfo], available: u64) -> Result<Recommendation> {
+/// What opens a model with these options, as often as it is wanted.
+pub type Open<'a> = &'a dyn Fn(Options) -> Result<Loader>;
+
+/// The model that is looked at.
+#[derive(Clone, Copy)]
+struct Opened<'a> {
+    name: &'a str,
+    open: Open<'a>,
+}
+
+fn automatic(model: Opened<'_>, devices: &[DeviceInfo], available: u64) -> Result<Recommendation> {
     let (hosts, gpus): (Vec<&DeviceInfo>, Vec<&DeviceInfo>) =
         devices.iter().partition(|device| device.name == DeviceName::HOST);
     let (has_gpus, mut second) = (!gpus.is_empty(), None);
     for gpu in gpus {
         // A GPU that cannot be woken is passed over.
-        let Ok(found) = on_device(path, gpu, available, "a GPU where it fits") else { continue };
+        let Ok(found) = on_device(model, gpu, available, "a GPU where it fits") else { continue };
         if found.candidates.first().is_some_and(|as_stored| as_stored.fit == Fit::Whole) {
             return Ok(found);
         }
@@ -116,19 +135,19 @@ fn automatic(path: &Path, devices: &[DeviceInfo], available: u64) -> Result<Reco
     }
     let reason = if has_gpus { "no GPU where it fits" } else { "no GPU" };
     let host = hosts.first().ok_or_else(|| Error::argument("device", "no host", "a host"))?;
-    second.map_or_else(|| on_device(path, host, available, reason), Ok)
+    second.map_or_else(|| on_device(model, host, available, reason), Ok)
 }
 
-fn on_device(path: &Path, device: &DeviceInfo, available: u64, reason: &str) -> Result<Recommendation> {
+fn on_device(model: Opened<'_>, device: &DeviceInfo, available: u64, reason: &str) -> Result<Recommendation> {
     let memory = Memory::of(device, available)?;
-    let as_stored = Loader::open(path, options(device.name, Target::Keep))?;
+    let as_stored = (model.open)(options(device.name, Target::Keep))?;
     let tensors = as_stored.catalogue().tensors();
     let stored_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
     let needs_f16 = !device.computes_bf16 && tensors.iter().any(|tensor| tensor.dtype == Dtype::BF16);
     let layers = as_stored.layer_count();
     let mut candidates = Vec::new();
     if needs_f16 {
-        let loader = Loader::open(path, options(device.name, Target::Auto))?;
+        let loader = (model.open)(options(device.name, Target::Auto))?;
         candidates.push(Candidate::new(&loader, Target::Auto, &memory, None)?);
     } else {
         candidates.push(Candidate::new(&as_stored, Target::Keep, &memory, None)?);
@@ -136,11 +155,11 @@ fn on_device(path: &Path, device: &DeviceInfo, available: u64, reason: &str) -> 
     let as_stored_bytes = candidates.first().map(|first| first.charged_bytes);
     drop(as_stored);
     for dtype in NARROWER.map(Target::Dtype) {
-        let loader = Loader::open(path, options(device.name, dtype))?;
+        let loader = (model.open)(options(device.name, dtype))?;
         candidates.push(Candidate::new(&loader, dtype, &memory, as_stored_bytes)?);
     }
-    let choice = choose(path, &candidates, &memory);
-    let (file, device_reason) = (path_text(path), reason.to_owned());
+    let choice = choose(model.name, &candidates, &memory);
+    let (file, device_reason) = (model.name.to_owned(), reason.to_owned());
     Ok(Recommendation { file, device: device.name, device_reason, memory, stored_bytes, layers, candidates, choice })
 }
 
@@ -148,7 +167,7 @@ fn options(device: DeviceName, dtype: Target) -> Options {
     Options { device: Device::Named(device), dtype, ..Options::default() }
 }
 
-fn choose(path: &Path, candidates: &[Candidate], memory: &Memory) -> Result<Choice> {
+fn choose(name: &str, candidates: &[Candidate], memory: &Memory) -> Result<Choice> {
     let fits_well = |one: &&Candidate| one.gains && matches!(one.fit, Fit::Whole | Fit::Window { .. });
     // What gains little may be what just fits.
     let fits_at_all = |one: &&Candidate| one.fit != Fit::None;
@@ -158,7 +177,7 @@ fn choose(path: &Path, candidates: &[Candidate], memory: &Memory) -> Result<Choi
         let (dtype, layer) = least.map_or_else(Default::default, |one| (one.dtype.name(), one.largest.clone()));
         let usable = least.map_or(0, |one| memory.usable(one.dtype));
         Error::Budget {
-            subject: format!("{}: layer {}, the largest, as {dtype}", path_text(path), layer.name),
+            subject: format!("{name}: layer {}, the largest, as {dtype}", layer.name),
             bytes: layer.bytes,
             found: format!("{usable} of {} bytes for layers ({})", memory.available, memory.source),
         }

@@ -2,7 +2,7 @@
 //! the same files share one.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Used;
@@ -10,72 +10,50 @@ use super::lock::Lock;
 use super::manifest::{self, Manifest, Place, TEMPORARY_PREFIX, is_temporary, relative};
 use crate::error::{Error, Result, path_text};
 use crate::format::{self, Format, TEMPORARY_SUFFIX};
-use crate::io::{Mode, os};
+use crate::io::os;
 use crate::zoo::digest::{copy as copy_file, digest_of_text, digits, is_digits};
 use crate::zoo::model::ModelFile;
 use crate::zoo::root::Root;
 
 const FOLDER: &str = "blobs";
 const PREFIX: &str = "sha256-";
-/// What is copied beside safetensors, as far as it is there.
-const BESIDE: [&str; 5] =
-    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"];
+const README: &str = "README.md";
+/// The endings of a lock, and of what makes way for another.
+const LOCK: &str = "lock";
+const ASIDE: &str = "old";
 
 /// The folder that all bundles are in.
 pub fn folder(store: &Path) -> PathBuf {
     store.join(FOLDER)
 }
 
-/// The files that a model is made of, the one that is opened first: those with tensors, an index, and what stands beside them.
-pub fn files_of(path: &Path, sources: &[PathBuf], format: Format) -> Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = sources.to_vec();
-    let first = sources.first().cloned().unwrap_or_else(|| path.to_owned());
-    if format == Format::Gguf {
-        return Ok(files);
-    }
-    let beside = first.parent().unwrap_or(Path::new(""));
-    files.extend(BESIDE.iter().map(|name| beside.join(name)).filter(|file| file.is_file()));
-    if sources.len() > 1 {
-        // Shards are told apart by the index, so it is opened.
-        let index = index_of(path, beside, sources)?;
-        files.insert(0, index);
-    }
-    Ok(files)
+/// The files that a model is made of, the one that is opened first: an index, those with tensors, and what stands beside them.
+pub fn files_of(opened: &format::Model) -> Vec<PathBuf> {
+    let read = opened.index.iter().chain(&opened.sources).chain(&opened.beside);
+    read.map(|source| PathBuf::from(source.name())).collect()
 }
 
-/// The index that was opened: the path itself, or the one beside its shards that names the same ones.
-fn index_of(path: &Path, beside: &Path, sources: &[PathBuf]) -> Result<PathBuf> {
-    let is_index = |path: &Path| path.extension().is_some_and(|end| end == "json") && path.is_file();
-    if is_index(path) {
-        return Ok(path.to_owned());
-    }
-    let failed = |error: std::io::Error| Error::from_io(&path_text(beside), "list", &error);
-    let names_all = |index: &Path| {
-        let opened = format::open(index, Mode::Read, Some(Format::Safetensors));
-        opened.is_ok_and(|model| model.sources.iter().map(|source| Path::new(source.name())).eq(sources))
-    };
-    let folder = if beside.as_os_str().is_empty() { Path::new(".") } else { beside };
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = beside.join(entry.map_err(failed)?.file_name());
-        if is_index(&path) && names_all(&path) {
-            return Ok(path);
-        }
-    }
-    Err(failed(std::io::ErrorKind::NotFound.into()))
+/// What is copied besides, as far as it is there: for people.
+pub fn for_people(files: &[PathBuf], format: Format) -> Option<PathBuf> {
+    let readme = files.first().map(|first| first.with_file_name(README))?;
+    (format == Format::Safetensors && readme.is_file()).then_some(readme)
 }
 
 /// Files that were copied, and that no manifest names yet. They go unless they are published.
 pub struct Copied {
     folder: PathBuf,
-    /// Locked, so that it is known that its process lives.
-    _locked: File,
+    /// A file beside the folder, which is locked: so it is known that its process lives.
+    lock: PathBuf,
+    locked: Option<File>,
     files: Vec<(String, u64, String)>,
 }
 
 impl Drop for Copied {
     fn drop(&mut self) {
-        // Where they were published it is not there any more.
+        // Where they were published it is not there any more, or what was there before is.
         let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = std::fs::remove_file(&self.lock);
+        drop(self.locked.take());
     }
 }
 
@@ -98,51 +76,66 @@ fn begin(root: &Root) -> Result<Copied> {
     let name = format!("{TEMPORARY_PREFIX}{}-{number}{TEMPORARY_SUFFIX}", std::process::id());
     let path = folder(root.path()).join(name);
     let failed = |error: std::io::Error| Error::from_io(&path_text(&path), "create", &error);
+    let mut copied = Copied { lock: lock_of(&path), folder: path.clone(), locked: None, files: Vec::new() };
+    let locked = os::open_to_write(&copied.lock, true).map_err(failed)?;
+    locked.try_lock().map_err(|error| failed(error.into()))?;
+    copied.locked = Some(locked);
     std::fs::create_dir(&path).map_err(failed)?;
-    let locked = os::open(&path).and_then(|folder| folder.try_lock().map(|()| folder).map_err(Into::into));
-    Ok(Copied { _locked: locked.map_err(failed)?, folder: path, files: Vec::new() })
+    Ok(copied)
+}
+
+/// The file that whoever copies into a folder has locked.
+fn lock_of(folder: &Path) -> PathBuf {
+    folder.with_extension(LOCK)
 }
 
 impl Copied {
     /// Their bytes.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|(_, bytes, _)| bytes).sum()
+        self.files.iter().fold(0, |total, (_, bytes, _)| total.saturating_add(*bytes))
     }
 
-    /// Whether a folder has these files already, none of them cut.
-    fn is_in(&self, folder: &Path) -> bool {
-        let is_there = |(name, bytes, _): &(String, u64, String)| {
-            std::fs::symlink_metadata(folder.join(name)).is_ok_and(|found| found.is_file() && found.len() == *bytes)
-        };
-        self.files.iter().all(is_there)
-    }
-
-    /// Gives the folder its name; what is opened, and all files, from the store's folder on. Whoever calls holds the lock.
-    pub fn publish(self, root: &Root) -> Result<(String, Vec<ModelFile>)> {
+    /// The name of their folder: it comes of their names and digests.
+    pub fn name(&self) -> String {
         let lines: Vec<String> = self.files.iter().map(|(name, _, digest)| format!("{digest} {name}\n")).collect();
-        let digest = digest_of_text(&lines.concat());
-        let name = format!("{PREFIX}{}", digits(&digest).unwrap_or_default());
+        format!("{PREFIX}{}", digits(&digest_of_text(&lines.concat())).unwrap_or_default())
+    }
+
+    /// Gives the folder its name; all files, from the store's folder on. What has the name already makes way: it may be damaged.
+    /// Whoever calls holds the lock.
+    pub fn publish(self, root: &Root) -> Result<Vec<ModelFile>> {
+        let name = self.name();
         let target = folder(root.path()).join(&name);
-        if !self.is_in(&target) {
-            let failed = |error: std::io::Error| Error::from_io(&path_text(&target), "create", &error);
-            match std::fs::remove_dir_all(&target) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => std::fs::rename(&self.folder, &target).map_err(failed)?,
-            }
-            // Where the system cannot, a power cut may take the copy along.
-            let _ = os::open(&folder(root.path())).and_then(|folder| folder.sync_all());
+        let failed = |error: std::io::Error| Error::from_io(&path_text(&target), "create", &error);
+        match target.symlink_metadata() {
+            Ok(_) => replace(&self.folder, &target).map_err(failed)?,
+            Err(_) => std::fs::rename(&self.folder, &target).map_err(failed)?,
         }
-        let mut files = Vec::new();
-        for (file, bytes, digest) in &self.files {
+        // Where the system cannot, a power cut may take the copy along.
+        let _ = os::open(&folder(root.path())).and_then(|folder| folder.sync_all());
+        let file = |(file, bytes, digest): &(String, u64, String)| {
             let path = PathBuf::from(relative(&[FOLDER, &name, file])?);
-            files.push(ModelFile { path, bytes: *bytes, digest: digest.clone() });
-        }
-        let opened = files.first().map_or(String::new(), |file| path_text(&file.path));
-        Ok((opened, files))
+            Ok(ModelFile { path, bytes: *bytes, digest: digest.clone() })
+        };
+        self.files.iter().map(file).collect()
     }
 }
 
-/// A folder of copied files, as manifests name it.
+/// Puts a folder in another one's place, which has the first one's name afterwards.
+fn replace(new: &Path, old: &Path) -> std::io::Result<()> {
+    if os::exchange(new, old).is_ok() {
+        return Ok(());
+    }
+    let aside = new.with_extension(ASIDE);
+    std::fs::rename(old, &aside)?;
+    if let Err(error) = std::fs::rename(new, old) {
+        std::fs::rename(&aside, old)?;
+        return Err(error);
+    }
+    std::fs::rename(&aside, new)
+}
+
+/// A folder of copied files.
 pub struct Held {
     name: String,
     /// The bytes of its files.
@@ -165,33 +158,85 @@ impl Held {
     pub fn is_only_of(&self, place: &Place) -> bool {
         self.places.iter().all(|other| other == place)
     }
-}
 
-/// Every folder of copied files that a manifest names. Manifests that cannot be read are passed over.
-pub fn held(root: &Root) -> Result<Vec<Held>> {
-    let mut found: Vec<Held> = Vec::new();
-    for place in manifest::places(root)? {
-        let Ok(Some(manifest)) = place.read(root) else { continue };
-        let Some(name) = bundle_of(&manifest) else { continue };
-        let used = place.used();
-        let bytes = manifest.files.iter().map(|(_, bytes, _)| bytes).sum();
-        let index = found.iter().position(|held| held.name == name).unwrap_or_else(|| {
-            found.push(Held { name, bytes, places: Vec::new(), is_pinned: false, used: None });
-            found.len() - 1
-        });
-        let held = &mut found[index];
-        held.places.push(place);
-        held.is_pinned |= manifest.is_pinned;
-        held.used = held.used.max(used);
+    /// Whether it is one of these.
+    pub fn is_among(&self, names: &[String]) -> bool {
+        names.contains(&self.name)
     }
-    Ok(found)
 }
 
-/// The folder of copied files that a manifest names.
-fn bundle_of(manifest: &Manifest) -> Option<String> {
-    let (folder, rest) = manifest.path.split_once('/')?;
-    let (name, _) = rest.split_once('/')?;
-    (folder == FOLDER && is_bundle(name)).then(|| name.to_owned())
+/// All that was copied in.
+#[derive(Default)]
+pub struct Holdings {
+    /// Each folder of copied files.
+    pub held: Vec<Held>,
+    /// The manifests that cannot be read, and why: nobody knows what they name.
+    unreadable: Vec<(Place, Error)>,
+}
+
+impl Holdings {
+    /// What lies there, and which manifests name it.
+    pub fn of(root: &Root) -> Result<Holdings> {
+        let mut holdings = Holdings::default();
+        for child in root.list(&folder(root.path()))?.into_iter().filter(|child| child.is_folder()) {
+            if is_bundle(&child.name) {
+                let bytes = bytes_in(root, &folder(root.path()).join(&child.name))?;
+                let held = Held { name: child.name, bytes, places: Vec::new(), is_pinned: false, used: None };
+                holdings.held.push(held);
+            }
+        }
+        for place in manifest::places(root)? {
+            match place.read(root) {
+                Ok(Some(manifest)) => holdings.note(&place, &manifest),
+                Ok(None) => {}
+                Err(error) => holdings.unreadable.push((place, error)),
+            }
+        }
+        Ok(holdings)
+    }
+
+    fn note(&mut self, place: &Place, manifest: &Manifest) {
+        let (named, used) = (manifest_bundles(manifest), place.used());
+        for held in self.held.iter_mut().filter(|held| held.is_among(&named)) {
+            held.places.push(place.clone());
+            held.is_pinned |= manifest.is_pinned;
+            held.used = held.used.max(used);
+        }
+    }
+
+    /// The bytes of all.
+    pub fn bytes(&self) -> u64 {
+        self.held.iter().fold(0, |total, held| total.saturating_add(held.bytes))
+    }
+
+    /// What is wrong with a manifest other than this one: for its sake nothing can go.
+    pub fn unreadable(&self, but: &Place) -> Option<&Error> {
+        self.unreadable.iter().find(|(place, _)| place != but).map(|(_, error)| error)
+    }
+}
+
+/// The bytes of the files in a folder.
+fn bytes_in(root: &Root, folder: &Path) -> Result<u64> {
+    let files = root.list(folder)?;
+    let bytes = |name: &str| folder.join(name).symlink_metadata().map_or(0, |metadata| metadata.len());
+    Ok(files.iter().fold(0, |total, child| u64::saturating_add(total, bytes(&child.name))))
+}
+
+/// The folders of copied files that a manifest names.
+pub fn manifest_bundles(manifest: &Manifest) -> Vec<String> {
+    let files = manifest.files.iter().map(|(path, ..)| path);
+    files.chain([&manifest.path]).filter_map(|path| bundle_of(path)).collect()
+}
+
+/// The folder of copied files that a path from the store's folder on leads to, or into.
+fn bundle_of(path: &str) -> Option<String> {
+    let mut parts = Path::new(path).components();
+    match (parts.next()?, parts.next()?) {
+        (Component::Normal(folder), Component::Normal(name)) if folder == FOLDER => {
+            name.to_str().filter(|name| is_bundle(name)).map(str::to_owned)
+        }
+        _ => None,
+    }
 }
 
 fn is_bundle(name: &str) -> bool {
@@ -204,22 +249,30 @@ pub fn sweep(root: &Root) -> Result<()> {
         // They are written by those who hold the lock.
         let _ = std::fs::remove_file(manifest::folder(root.path()).join(&child.name));
     }
-    let places = manifest::places(root)?;
-    let manifests: Result<Vec<Option<Manifest>>> = places.iter().map(|place| place.read(root)).collect();
-    // Where one cannot be read, nobody knows what it names.
-    let named: Option<Vec<String>> =
-        manifests.ok().map(|manifests| manifests.iter().flatten().filter_map(bundle_of).collect());
-    for child in root.list(&folder(root.path()))?.iter().filter(|child| child.is_folder()) {
+    let holdings = Holdings::of(root)?;
+    // Where a manifest cannot be read, nobody knows what it names.
+    let unnamed = holdings.held.iter().filter(|held| held.places.is_empty() && holdings.unreadable.is_empty());
+    unnamed.map(|held| &*held.name).try_for_each(|name| remove_folder(&folder(root.path()).join(name)))?;
+    for child in root.list(&folder(root.path()))? {
         let path = folder(root.path()).join(&child.name);
-        let is_unnamed = is_bundle(&child.name) && named.as_ref().is_some_and(|named| !named.contains(&child.name));
-        if is_unnamed || is_temporary(&child.name) && is_dead(&path) {
-            std::fs::remove_dir_all(&path).map_err(|error| Error::from_io(&path_text(&path), "remove", &error))?;
+        let is_ours = child.name.starts_with(TEMPORARY_PREFIX);
+        if is_ours && child.is_folder() && is_dead(&lock_of(&path)) {
+            remove_folder(&path)?;
+        } else if is_ours && path == lock_of(&path) && is_dead(&path) {
+            let _ = std::fs::remove_file(&path);
         }
     }
     Ok(())
 }
 
-/// Whether no living process has a folder locked.
-fn is_dead(path: &Path) -> bool {
-    os::open(path).is_ok_and(|file| file.try_lock().is_ok())
+fn remove_folder(path: &Path) -> Result<()> {
+    std::fs::remove_dir_all(path).map_err(|error| Error::from_io(&path_text(path), "remove", &error))
+}
+
+/// Whether no living process has the file locked.
+fn is_dead(lock: &Path) -> bool {
+    match os::open_to_write(lock, false) {
+        Ok(file) => file.try_lock().is_ok(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
 }

@@ -1,10 +1,11 @@
 //! Who may change the store: one process at a time.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result, path_text};
+use crate::io::os;
 
 /// The file that is locked.
 const NAME: &str = "lock";
@@ -21,11 +22,12 @@ impl Lock {
     /// Waits for the lock.
     ///
     /// # Errors
-    /// `TimedOut` where somebody has it for half a minute; `Io` where the file system has no such locks.
+    /// `TimedOut` where somebody has it for half a minute; `Io` where the file system has no such locks, or where something
+    /// else has the file's name.
     pub fn take(folder: &Path) -> Result<Lock> {
         let path = folder.join(NAME);
         let failed = |error: std::io::Error| Error::from_io(&path_text(&path), "lock", &error);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let file = os::open_to_write(&path, true).map_err(failed)?;
         for _ in 0..TRIES {
             match file.try_lock() {
                 Ok(()) => return Ok(Lock { _file: file }),

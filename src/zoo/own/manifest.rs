@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::Used;
 use crate::error::{Error, Result, path_text, quoted};
-use crate::format::{TEMPORARY_SUFFIX, temporary_in};
+use crate::format::{Format, TEMPORARY_SUFFIX, temporary_in};
 use crate::io::os;
 use crate::zoo::info::ModelInfo;
 use crate::zoo::model::{Content, ModelFile};
@@ -35,11 +35,11 @@ pub struct Manifest {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// What is opened: an absolute path, or one from the store's folder on.
+    /// What is opened, one of the files: an absolute path, or one from the store's folder on.
     pub path: String,
     /// Its files, with paths likewise.
     pub files: Vec<(String, u64, String)>,
-    /// What the headers said when it was added, for those who read manifests.
+    /// What the headers said when it was added: the format, and the rest for those who read manifests.
     pub described: Json,
     /// Whether it stays whatever the limit.
     pub is_pinned: bool,
@@ -115,13 +115,13 @@ impl Place {
 
     /// When the model was used last.
     pub fn used(&self) -> Used {
-        std::fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok()
+        self.path.symlink_metadata().and_then(|metadata| metadata.modified()).ok()
     }
 
     /// Says when it was used last.
     pub fn set_used(&self, used: Used) {
         let Some(used) = used else { return };
-        let file = std::fs::File::options().write(true).open(&self.path);
+        let file = os::open_to_write(&self.path, false);
         let _ = file.and_then(|file| file.set_modified(used));
     }
 
@@ -154,11 +154,15 @@ impl Place {
         };
         let files: Option<Vec<(String, u64, String)>> = files.iter().map(file).collect();
         let files = files.filter(|files| !files.is_empty());
+        let files = files.ok_or_else(|| malformed("files", &"others", "one at least, each with path and bytes"))?;
+        if files.iter().try_fold(0_u64, |total, (_, bytes, _)| total.checked_add(*bytes)).is_none() {
+            return Err(malformed("files", &"more than 2^64 bytes", "what a disk can hold"));
+        }
         Ok(Manifest {
             name: self.name.clone(),
             version: self.version.clone(),
             path: json["path"].as_str().map(str::to_owned).ok_or_else(|| malformed("path", &json["path"], "a text"))?,
-            files: files.ok_or_else(|| malformed("files", &"others", "one at least, each with path and bytes"))?,
+            files,
             described: json["model"].clone(),
             is_pinned: json["pinned"] == true,
             added: json["added"].as_u64().unwrap_or(0),
@@ -186,13 +190,15 @@ impl Place {
 }
 
 impl Manifest {
-    pub fn new(place: &Place, info: &ModelInfo, path: String, files: Vec<ModelFile>, is_pinned: bool) -> Manifest {
+    /// Of these files the first is opened.
+    pub fn new(place: &Place, info: &ModelInfo, files: Vec<ModelFile>, is_pinned: bool) -> Manifest {
         let added = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let files = files.into_iter().map(|file| (path_text(&file.path), file.bytes, file.digest)).collect();
+        let files: Vec<(String, u64, String)> =
+            files.into_iter().map(|file| (path_text(&file.path), file.bytes, file.digest)).collect();
         Manifest {
             name: place.name.clone(),
             version: place.version.clone(),
-            path,
+            path: files.first().map(|(path, ..)| path.clone()).unwrap_or_default(),
             files,
             described: json!({
                 "format": info.format.name(),
@@ -251,10 +257,19 @@ impl Manifest {
             .files
             .iter()
             .map(|(path, bytes, digest)| Ok(ModelFile { path: real(path)?, bytes: *bytes, digest: digest.clone() }));
+        let (path, files) = (real(&self.path)?, files.collect::<Result<Vec<ModelFile>>>()?);
+        if !self.files.iter().any(|(file, ..)| *file == self.path) {
+            return Err(Error::malformed(&path_text(&place.path), "path", quoted(&self.path), "one of the files"));
+        }
+        let format = Format::ALL.into_iter().find(|format| self.described["format"] == format.name());
+        let found = &self.described["format"];
+        let format = format.ok_or_else(|| {
+            Error::malformed(&path_text(&place.path), "format of the model", found, "gguf or safetensors")
+        })?;
         Ok(Content {
-            path: real(&self.path)?,
-            files: files.collect::<Result<Vec<ModelFile>>>()?,
-            format: None,
+            path,
+            files,
+            format: Some(format),
             root: root.cloned(),
             is_pinned: self.is_pinned,
             manifest: Some(place.path.clone()),

@@ -3,6 +3,7 @@
 //! ```text
 //! manifests/NAME@VERSION.json   what `pml zoo add` knows of a model; of a name's slashes each is `=` here
 //! blobs/sha256-DIGITS/FILE      the files of a model that was copied in; DIGITS are those of the list of their digests
+//! blobs/.pml-zoo-…              a folder that is being copied into, and a file that is locked meanwhile
 //! lock                          locked by whoever changes anything here
 //! ```
 //!
@@ -17,12 +18,13 @@ mod manifest;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use self::bundles::{Held, Holdings};
 use self::lock::Lock;
 pub use self::manifest::Manifest;
 use self::manifest::Place;
-use super::digest::digest_of;
+use super::digest::{self, digest_of};
 use super::info::ModelInfo;
-use super::model::{Content, Model, ModelFile, check_size, reference};
+use super::model::{Content, Model, ModelFile, bytes_of, check_size, reference};
 use super::path;
 use super::root::Root;
 use super::store::{Entry, Scan, Store};
@@ -42,7 +44,7 @@ pub struct AddOptions {
     pub version: Option<String>,
     /// Copies the files in; else the manifest names them where they are.
     pub copy: bool,
-    /// Keeps the model whatever the limit.
+    /// Keeps the model whatever the limit. One of the same name and version that is pinned stays so without it.
     pub pin: bool,
 }
 
@@ -71,32 +73,46 @@ impl Own {
         Place::new(&self.folder, &named, version)?;
         let opened = format::open(path, Mode::Read, None)?;
         let info = ModelInfo::read(&opened)?;
-        let sources: Vec<PathBuf> = opened.sources.iter().map(|source| PathBuf::from(source.name())).collect();
-        let bytes = opened.sources.iter().map(|source| source.size()).sum();
+        let files = bundles::files_of(&opened);
         drop(opened);
         path::as_text(path)?;
         let root = self.make_folders()?;
         let place = Place::new(root.path(), &named, version)?;
         let manifest = if options.copy {
-            let files = bundles::files_of(path, &sources, info.format)?;
-            self.copy_in(&root, &place, &info, (&files, bytes), options.pin, progress)?
+            self.copy_in(&root, &place, &info, files, options.pin, progress)?
         } else {
-            // What lies in the store already is named from its folder on, like all that was copied in.
-            let named = |path: PathBuf| path.strip_prefix(root.path()).map_or(path.clone(), Path::to_owned);
-            let mut files =
-                sources.iter().map(|source| referred(source, progress)).collect::<Result<Vec<ModelFile>>>()?;
-            for file in &mut files {
-                file.path = named(std::mem::take(&mut file.path));
-            }
-            let target = named(absolute(path)?);
-            let manifest = Manifest::new(&place, &info, path::as_text(&target)?.to_owned(), files, options.pin);
-            let _lock = Lock::take(root.path())?;
-            place.write(&root, &manifest)?;
-            bundles::sweep(&root)?;
-            manifest
+            self.refer(&root, &place, &info, &files, options.pin, progress)?
         };
         let content = manifest.content(&root, &place)?;
         Ok(Model::new(Own::NAME, place.name().to_owned(), place.version().to_owned(), content).with_info(info))
+    }
+
+    /// Names files where they are.
+    fn refer(
+        &self,
+        root: &Root,
+        place: &Place,
+        info: &ModelInfo,
+        files: &[PathBuf],
+        pin: bool,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Manifest> {
+        let mut files = files.iter().map(|file| referred(file, progress)).collect::<Result<Vec<ModelFile>>>()?;
+        for file in &mut files {
+            // What lies in the store already is named from its folder on, like all that was copied in.
+            if let Ok(rest) = file.path.strip_prefix(root.path()) {
+                file.path = rest.to_owned();
+            }
+        }
+        let _lock = Lock::take(root.path())?;
+        let manifest = Manifest::new(place, info, files, pin || is_pinned(root, place));
+        let named = bundles::manifest_bundles(&manifest);
+        let holdings = Holdings::of(root)?;
+        let held = holdings.held.iter().filter(|held| held.is_among(&named));
+        let bytes = held.fold(0, |total, held| u64::saturating_add(total, held.bytes));
+        self.check_room(&holdings, place, &named, bytes)?;
+        self.put(root, place, &manifest)?;
+        Ok(manifest)
     }
 
     /// Copies files in, and makes room for them.
@@ -105,30 +121,46 @@ impl Own {
         root: &Root,
         place: &Place,
         info: &ModelInfo,
-        (files, bytes): (&[PathBuf], u64),
+        mut files: Vec<PathBuf>,
         pin: bool,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Manifest> {
-        self.check_room(root, place, bytes)?;
-        let copied = bundles::copy(root, files, progress)?;
+        files.extend(bundles::for_people(&files, info.format));
+        let sizes = files.iter().map(|file| bytes_of(file)).collect::<Result<Vec<u64>>>()?;
+        let bytes = sizes.into_iter().fold(0, u64::saturating_add);
+        let holdings = Holdings::of(root)?;
+        // Where what is pinned may be the same files, only their digests tell whether they take more room.
+        if !holdings.held.iter().any(|held| held.is_pinned && held.bytes == bytes) {
+            self.check_room(&holdings, place, &[], bytes)?;
+        }
+        let copied = bundles::copy(root, &files, progress)?;
         let _lock = Lock::take(root.path())?;
-        self.check_room(root, place, copied.bytes())?;
-        let (opened, files) = copied.publish(root)?;
-        let manifest = Manifest::new(place, info, opened, files, pin);
-        place.write(root, &manifest)?;
-        bundles::sweep(root)?;
-        self.shrink(root, place)?;
+        self.check_room(&Holdings::of(root)?, place, &[copied.name()], copied.bytes())?;
+        let files = copied.publish(root)?;
+        let manifest = Manifest::new(place, info, files, pin || is_pinned(root, place));
+        self.put(root, place, &manifest)?;
         Ok(manifest)
     }
 
-    /// Refuses what could not be kept beside what is pinned.
-    fn check_room(&self, root: &Root, place: &Place, bytes: u64) -> Result<()> {
+    /// Writes a manifest, and keeps the limit. Whoever calls holds the lock.
+    fn put(&self, root: &Root, place: &Place, manifest: &Manifest) -> Result<()> {
+        place.write(root, manifest)?;
+        bundles::sweep(root)?;
+        self.shrink(root, place)
+    }
+
+    /// Refuses what could not be kept beside what has to stay: what is pinned, or all where a manifest cannot be read. `named` are
+    /// the folders of copied files that the model will name, with so many bytes.
+    fn check_room(&self, holdings: &Holdings, place: &Place, named: &[String], bytes: u64) -> Result<()> {
         let Some(limit) = self.limit else { return Ok(()) };
-        let pinned: u64 = bundles::held(root)?
-            .iter()
-            .filter(|held| held.is_pinned && !held.is_only_of(place))
-            .map(|held| held.bytes)
-            .sum();
+        let others = || holdings.held.iter().filter(|held| !held.is_among(named));
+        let sum = |total: u64, held: &Held| total.saturating_add(held.bytes);
+        if let Some(error) = holdings.unreadable(place)
+            && others().fold(bytes, sum) > limit
+        {
+            return Err(error.clone());
+        }
+        let pinned = others().filter(|held| held.is_pinned && !held.is_only_of(place)).fold(0, sum);
         if pinned.saturating_add(bytes) <= limit {
             return Ok(());
         }
@@ -142,15 +174,15 @@ impl Own {
     /// Removes models that were copied in and are not pinned, those used longest ago first, until the limit is kept.
     fn shrink(&self, root: &Root, kept: &Place) -> Result<()> {
         let Some(limit) = self.limit else { return Ok(()) };
-        let mut held = bundles::held(root)?;
-        held.sort_by_key(|held| held.used);
-        let mut total: u64 = held.iter().map(|held| held.bytes).sum();
-        for bundle in held.iter().filter(|held| !held.is_pinned && !held.is_of(kept)) {
+        let mut holdings = Holdings::of(root)?;
+        holdings.held.sort_by_key(|held| held.used);
+        let mut total = holdings.bytes();
+        for bundle in holdings.held.iter().filter(|held| !held.is_pinned && !held.is_of(kept)) {
             if total <= limit {
                 break;
             }
             bundle.places.iter().try_for_each(Place::remove)?;
-            total -= bundle.bytes;
+            total = total.saturating_sub(bundle.bytes);
         }
         bundles::sweep(root)
     }
@@ -159,6 +191,12 @@ impl Own {
     pub fn remove(&self, name: &str, version: &str) -> Result<()> {
         let (root, place) = self.place(name, version)?;
         let _lock = Lock::take(root.path())?;
+        let holdings = Holdings::of(&root)?;
+        let has_copies = holdings.held.iter().any(|held| held.is_of(&place) && held.is_only_of(&place));
+        // What it names may be named by that one too.
+        if let Some(error) = holdings.unreadable(&place).filter(|_| has_copies) {
+            return Err(error.clone());
+        }
         place.remove()?;
         bundles::sweep(&root)
     }
@@ -177,15 +215,25 @@ impl Own {
 
     /// Bytes of all that was copied in.
     pub fn held_bytes(&self) -> Result<u64> {
-        let root = Root::open(&self.folder)?;
-        let held = root.map_or(Ok(Vec::new()), |root| bundles::held(&root))?;
-        Ok(held.iter().map(|held| held.bytes).sum())
+        let holdings = self.root()?.map(|root| Holdings::of(&root)).transpose()?;
+        Ok(holdings.map_or(0, |holdings| holdings.bytes()))
+    }
+
+    /// The store's folder, if it is there. Nothing that is written into leads elsewhere.
+    fn root(&self) -> Result<Option<Root>> {
+        let Some(root) = Root::open(&self.folder)? else { return Ok(None) };
+        for folder in [manifest::folder(root.path()), bundles::folder(root.path())] {
+            match root.resolve(&folder) {
+                Ok(_) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(root))
     }
 
     /// The store's folder, which has to be there, and the place of a manifest in it.
     fn place(&self, name: &str, version: &str) -> Result<(Root, Place)> {
-        let root = Root::open(&self.folder)?;
-        let root = root.ok_or_else(|| {
+        let root = self.root()?.ok_or_else(|| {
             Place::new(&self.folder, name, version).map_or_else(|error| error, |place| place.absent())
         })?;
         let place = Place::new(root.path(), name, version)?;
@@ -193,13 +241,14 @@ impl Own {
     }
 
     fn make_folders(&self) -> Result<Root> {
+        self.root()?;
         for folder in [self.folder.clone(), manifest::folder(&self.folder), bundles::folder(&self.folder)] {
             let made =
                 if self.is_private { os::create_private_folder(&folder) } else { std::fs::create_dir_all(&folder) };
             made.map_err(|error| Error::from_io(&path_text(&folder), "create", &error))?;
         }
         let absent = || Error::from_io(&path_text(&self.folder), "open", &std::io::ErrorKind::NotFound.into());
-        Root::open(&self.folder)?.ok_or_else(absent)
+        self.root()?.ok_or_else(absent)
     }
 }
 
@@ -254,19 +303,24 @@ fn content_of(root: &Root, place: &Place) -> Result<Option<Content>> {
 }
 
 fn check_files(content: &Content) -> Result<()> {
-    let opened = std::fs::metadata(&content.path);
-    opened.map_err(|error| Error::from_io(&path_text(&content.path), "open", &error))?;
     for file in &content.files {
-        let metadata = std::fs::metadata(&file.path);
-        let metadata = metadata.map_err(|error| Error::from_io(&path_text(&file.path), "open", &error))?;
-        check_size(file, metadata.len())?;
+        let bytes = match &content.root {
+            Some(root) => root.file(&file.path)?.bytes,
+            None => bytes_of(&file.path)?,
+        };
+        check_size(file, bytes)?;
     }
     Ok(())
 }
 
+/// Whether the model that is there already is pinned: it stays so when it is added again.
+fn is_pinned(root: &Root, place: &Place) -> bool {
+    place.read(root).is_ok_and(|manifest| manifest.is_some_and(|manifest| manifest.is_pinned))
+}
+
 /// A file that stays where it is.
 fn referred(source: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<ModelFile> {
-    let (digest, bytes) = digest_of(source, progress)?;
+    let (digest, bytes) = digest_of(&digest::open(source)?, source, progress)?;
     let path = absolute(source)?;
     path::as_text(&path)?;
     Ok(ModelFile { path, bytes, digest })

@@ -8,7 +8,7 @@ pub use gpus::*;
 pub use memory::*;
 pub use pages::*;
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::mem::MaybeUninit;
@@ -31,6 +31,35 @@ pub enum FileKind {
 /// Opens a file for reading. Never blocks, also where the path names a FIFO without a writer.
 pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)
+}
+
+/// Opens a regular file for writing, and with `create` makes it where nothing is. Never blocks, follows no link in its place, and
+/// refuses whatever else is there.
+pub fn open_to_write(path: &Path, create: bool) -> io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let file = OpenOptions::new().write(true).create(create).truncate(false).custom_flags(flags).open(path)?;
+    match file_kind(&file)? {
+        FileKind::Regular => Ok(file),
+        FileKind::Other(found) => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {found}"))),
+    }
+}
+
+/// Has two paths change places at once, so that nobody ever finds one of them missing. Not every file system can.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let [one, other] = [one, other].map(|path| CString::new(path.as_os_str().as_bytes()));
+    let (one, other) = (one?, other?);
+    // SAFETY: both paths end in NUL and live until the call is over.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What kind of file this is.
