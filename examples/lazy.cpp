@@ -1,4 +1,4 @@
-// Visits every layer of a model twice under half the memory it would need, the next layers on their way meanwhile.
+// Visits every layer of a model twice within half of it, or room for two layers, the next one coming meanwhile.
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -17,7 +17,7 @@ static void print_layer(const pml::layer &layer)
 static void visit(const std::string &path)
 {
     // Headers only: nothing of a tensor is read yet.
-    std::uint64_t largest = 0, total = 0;
+    std::uint64_t largest = 1, total = 0; // of a model without tensors too: a budget of 0 is none
     {
         const pml::loader model = pml::loader::open(path).value();
         for (const pml::layer &layer : model.layers()) {
@@ -28,7 +28,7 @@ static void visit(const std::string &path)
                     model.metadata().get<std::string>("general.architecture").value_or("nameless").c_str(),
                     model.layers().size(), model.tensors().size());
     }
-    const std::uint64_t budget = std::max(total / 2, 3 * largest);
+    const std::uint64_t budget = std::max(total / 2, 2 * largest); // one that is held, one that comes
     pml::loader model = pml::loader::open(path, pml::options{}
                                                     .device("cpu")
                                                     .strategy(pml::strategy::prefetch)
@@ -36,17 +36,17 @@ static void visit(const std::string &path)
                                                     .unload(pml::unload::lru)
                                                     .memory_budget(budget))
                             .value();
+    std::size_t loaded = 0;
     for (int pass = 0; pass < 2; pass++) {
         for (const pml::layer &layer : model.layer_order()) {
             // Held until the end of this block; the next layer comes while this one is used.
             const pml::layer_lease held = model.acquire_layer(layer.index()).value();
             if (pass == 0) print_layer(layer);
+            // What happened meanwhile; callbacks in the options would be told at once.
+            while (const pml::result<pml::event> event = model.next_event(std::chrono::milliseconds(0)))
+                if (event->kind == pml::event_kind::layer_loaded) loaded++;
         }
     }
-    // What happened meanwhile; callbacks in the options would be told at once.
-    std::size_t loaded = 0;
-    while (const pml::result<pml::event> event = model.next_event(std::chrono::milliseconds(0)))
-        if (event->kind == pml::event_kind::layer_loaded) loaded++;
     const pml::stats stats = model.stats().value();
     std::printf("%zu events of layers; at most %llu bytes at once, of a budget of %llu\n", loaded,
                 static_cast<unsigned long long>(stats.peak_charged_bytes), static_cast<unsigned long long>(budget));

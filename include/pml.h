@@ -2209,9 +2209,12 @@ pml_status_t pml_tensor_read(struct pml_tensor_t *tensor,
  * waits for nothing and may be called inside a callback; on a GPU the memory is used for nothing else before the device
  * has done what it was given until then, on whichever streams. Where nobody takes it, call the deleter yourself.
  *
- * `stream` as at pml_loader_acquire_layer; the consumer's own, where it told one. The call waits for reads, but for others'
- * releases not at all, as pml_tensor_acquire does with a time-out of 0: arrays end when they are collected, which may
- * be up to the thread that would wait. Acquire the tensor first where waiting is wanted, and release it after this.
+ * `stream` as at pml_loader_acquire_layer; the consumer's own, where it told one. Of Python's `__dlpack__`: None, and 0 on
+ * ROCm, are PML_STREAM_LEGACY; -1 is PML_STREAM_HOST, which waits though it need not; others pass as they are.
+ *
+ * The call waits for reads, but for others' releases not at all, as pml_tensor_acquire does with a time-out of 0: arrays
+ * end when they are collected, which may be up to the thread that would wait. Acquire the tensor first where waiting is
+ * wanted, and release it after this.
  *
  * `data` is the tensor's address, `byte_offset` 0 and `strides` never NULL but at rank 0; of a tensor without elements `data`
  * is NULL. DLPack asks for addresses that are multiples of 256, and advises not to rely on it: they are multiples of the

@@ -1128,9 +1128,9 @@ public:
         return detail::unless_thrown(thrown_, [&] { return pml_tensor_read(handle_.get(), offset, to, size); });
     }
 
-    /// Brings it into memory and hands it out as a DLPack tensor: without a copy, read-only, a lease of its own that its consumer
-    /// ends by the DLPack tensor's deleter, on any thread, also after this object and its loader have ended. Include DLPack's own
-    /// dlpack.h to look into it. Never waits for what others hold.
+    /// Brings it into memory and hands it out as a DLPack tensor: without a copy, read-only, a lease of its own. Nothing here ends
+    /// it: whoever gets it calls its deleter, once, on any thread, also after this object and its loader have ended; where it is
+    /// handed to a consumer, that does. Include DLPack's own dlpack.h to look into it. Never waits for what others hold.
     /// Errors: those of pml_tensor_to_dlpack, as unsupported for types that DLPack cannot say.
     result<DLManagedTensorVersioned *> to_dlpack(pml::stream on = pml::stream::host())
     {

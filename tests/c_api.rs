@@ -10,6 +10,7 @@ use std::process::Command;
 
 use c_compiler::{compile_program, root, run};
 use doubles::{Kind, Variant, folder};
+use pml::format::gguf::write::HeaderWriter;
 use pml::tensor::Dtype;
 
 struct Program {
@@ -111,11 +112,18 @@ fn the_example_in_c_visits_every_layer() {
     let printed = run(Command::new(&program.executable).arg(&program.model));
     let layers: Vec<&str> = printed.lines().skip(1).filter_map(|line| line.split(' ').next()).take(6).collect();
     assert_eq!(layers, ["token_embd", "blk.0", "blk.1", "blk.2", "blk.3", "output"], "{printed}");
+    let numbers = |line: &str| line.split(' ').filter_map(|word| word.parse().ok()).collect::<Vec<u64>>();
+    let total: u64 = printed.lines().skip(1).take(6).map(|line| numbers(line)[0]).sum();
     let last = printed.lines().last().unwrap();
-    let numbers: Vec<u64> = last.split([' ', ';']).filter_map(|word| word.parse().ok()).collect();
-    let [events, most, budget] = numbers[..] else { panic!("{last}") };
-    assert!(events > 0 && most > 0 && most <= budget, "{last}");
+    let [events, most, budget] = numbers(last)[..] else { panic!("{last}") };
+    assert!(most > 0 && most <= budget && budget < total, "{last} of {total}");
+    assert!(events > 6, "layers went and came again: {last}");
     under_valgrind(&program);
+
+    let empty = program.executable.with_extension("gguf");
+    HeaderWriter::new().create(&empty).unwrap().finish().unwrap();
+    let printed = run(Command::new(&program.executable).arg(&empty));
+    assert!(printed.ends_with("0 events of layers; at most 0 bytes at once, of a budget of 2\n"), "{printed}");
 }
 
 #[test]

@@ -218,6 +218,12 @@ fn the_example_visits_every_layer_within_its_budget() {
     let printed = run(under_sanitizer(&program).arg(&bench.model));
     let layers: Vec<&str> = printed.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(layers[..6], ["token_embd", "blk.0", "blk.1", "blk.2", "blk.3", "output"], "{printed}");
+    let numbers = |line: &str| line.split(' ').filter_map(|word| word.parse().ok()).collect::<Vec<u64>>();
+    let total: u64 = printed.lines().skip(1).take(6).map(|line| numbers(line)[0]).sum();
+    let last = printed.lines().last().unwrap();
+    let [events, most, budget] = numbers(last)[..] else { panic!("{last}") };
+    assert!(most > 0 && most <= budget && budget < total, "{last} of {total}");
+    assert!(events > 6, "layers went and came again: {last}");
     let lines = std::fs::read_to_string(root().join("examples/lazy.cpp")).unwrap().lines().count();
     assert!(lines < 80, "{lines} lines");
 }

@@ -28,7 +28,10 @@ static bool is(const char *text, size_t length, const char *expected)
 static int32_t count(void *user_data, const pml_event_t *event)
 {
     (void)event;
+    pthread_mutex_lock(&lock);
     ++*(int *)user_data;
+    pthread_cond_signal(&ended);
+    pthread_mutex_unlock(&lock);
     return 0;
 }
 
@@ -86,9 +89,10 @@ static void under_a_budget(const pml_model_t *model)
     options.destroy = destroyed;
     OK(pml_loader_open_model(model, &options, &loader));
     visit(loader);
+    /* What was not told when a loader is freed is told to nobody. */
+    wait_for(&told[0]);
     pml_loader_free(loader);
     wait_for(&told[1]);
-    CHECK(told[0] > 0);
 }
 
 static void by_name(pml_zoo_t *zoo)

@@ -1,6 +1,6 @@
 """Takes every tensor of a GGUF file from libpml by numpy.from_dlpack, and compares it with PyPI's gguf.
 
-arrays.py MODEL [BUDGET], which holds one block."""
+arrays.py MODEL [BUDGET], which holds one block. Prints how many it compared, and how many of BF16 NumPy refused."""
 
 import ctypes
 import gc
@@ -72,8 +72,8 @@ def every_array_is_theirs(path):
 
 
 def what_nobody_takes_is_given_back(path):
-    """NumPy has no BF16: its lease ends with the tensor's own object."""
-    loader = open_model(path, 0)
+    """NumPy has no BF16: its lease ends with the tensor's own object. How many there are."""
+    loader, tried = open_model(path, 0), 0
     for index, expected in enumerate(gguf.GGUFReader(path).tensors):
         if expected.tensor_type.name == "BF16":
             tensor = Tensor(loader, index)
@@ -81,6 +81,61 @@ def what_nobody_takes_is_given_back(path):
             assert is_refused(tensor, "dtype") and acquires(loader, layer) == 1
             del tensor
             assert acquires(loader, layer) == 0
+            tried += 1
+    pml.pml_loader_free(loader)
+    return tried
+
+
+def f32(loader, path):
+    """A tensor that any array may be of."""
+    kinds = [tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors]
+    return Tensor(loader, kinds.index("F32"))
+
+
+class Given:
+    """Hands out a capsule that it was given."""
+
+    def __init__(self, capsule):
+        self.capsule = capsule
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+    def __dlpack__(self, **_):
+        return self.capsule
+
+
+def a_capsule_that_outlives_its_tensor_is_empty(path):
+    """Nobody took it: the lease ends with the tensor's object, and the capsule that is left says so."""
+    loader = open_model(path, 0)
+    tensor = f32(loader, path)
+    layer = layer_of(tensor)
+    capsule = tensor.__dlpack__(max_version=(1, 0))
+    assert acquires(loader, layer) == 1
+    del tensor
+    assert acquires(loader, layer) == 0
+    assert '"used_dltensor_versioned"' in repr(capsule), capsule
+    try:
+        array = numpy.from_dlpack(Given(capsule))
+    except (BufferError, RuntimeError, ValueError):
+        array = None
+    assert array is None, "NumPy took what was given back"
+    pml.pml_loader_free(loader)
+
+
+def other_wishes_are_refused(path):
+    """Streams, copies, other devices and older versions."""
+    loader = open_model(path, 0)
+    tensor = f32(loader, path)
+    layer = layer_of(tensor)
+    for wish in ({"stream": 1}, {"stream": -1}, {"copy": True}, {"dl_device": (2, 0)}, {"max_version": (0, 8)}):
+        try:
+            tensor.__dlpack__(**{"max_version": (1, 0), **wish})
+        except BufferError:
+            assert acquires(loader, layer) == 0
+        else:
+            raise AssertionError(wish)
+    del tensor
     pml.pml_loader_free(loader)
 
 
@@ -120,10 +175,12 @@ def an_array_is_the_lease(path, budget):
 
 def main(path, budget=None):
     compared = every_array_is_theirs(path)
-    what_nobody_takes_is_given_back(path)
+    tried = what_nobody_takes_is_given_back(path)
+    a_capsule_that_outlives_its_tensor_is_empty(path)
+    other_wishes_are_refused(path)
     if budget is not None:
         an_array_is_the_lease(path, int(budget))
-    print(compared)
+    print(compared, tried)
 
 
 main(*sys.argv[1:])
