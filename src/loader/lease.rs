@@ -257,10 +257,10 @@ impl Drop for OwnedLease {
         // SAFETY: nobody uses the field after this.
         let Tensor { core, .. } = unsafe { ManuallyDrop::take(&mut self.tensor) };
         // Whoever ends the last handle gives memory back to the driver, which may wait for all that the device does.
-        if let Some(core) = Arc::into_inner(core) {
-            if core.seat.get().is_some_and(|seat| seat.device() != DeviceName::HOST) {
-                run_errands(vec![Box::new(move || drop(core))]);
-            }
+        if let Some(core) = Arc::into_inner(core)
+            && core.seat.get().is_some_and(|seat| seat.device() != DeviceName::HOST)
+        {
+            run_errands(vec![Box::new(move || drop(core))]);
         }
     }
 }
