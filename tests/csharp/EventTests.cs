@@ -225,6 +225,72 @@ public static class EventTests
         }
     }
 
+    public static void ALateExceptionDoesNotEndTheNextLoad()
+    {
+        using (ManualResetEventSlim told = new ManualResetEventSlim())
+        using (ManualResetEventSlim goOn = new ManualResetEventSlim())
+        using (ProgressiveModelLoader loader = new ProgressiveModelLoader())
+        {
+            int times = 0;
+            loader.OnProgressChanged += (sender, arguments) =>
+            {
+                int time = Interlocked.Increment(ref times);
+                if (time == 1) throw new InvalidOperationException("the first");
+                if (time > 2) return;
+                told.Set();
+                goOn.Wait();
+                throw new InvalidOperationException("the late one");
+            };
+            loader.LoadProgressive(Models.Tiny, null, Device.Cpu);
+            PmlException thrown = Expect.Throws<PmlCancelledException>(() => loader.LoadAll());
+            Expect.Equal("the first", thrown.InnerException.Message);
+            // That the load was cancelled is told too.
+            Expect.That(told.Wait(TimeSpan.FromMinutes(1)), "the end was not told");
+            Task loading = Task.Factory.StartNew(() => loader.LoadAll(), TaskCreationOptions.LongRunning);
+            while (!loader.IsFullyLoaded()) Thread.Sleep(1);
+            goOn.Set();
+            loading.Wait();
+            loader.AcquireLayer("blk.0").Dispose();
+        }
+    }
+
+    public static void EveryoneWhoWaitsGetsTheException()
+    {
+        using (ManualResetEventSlim stuck = new ManualResetEventSlim())
+        using (ManualResetEventSlim goOn = new ManualResetEventSlim())
+        using (ProgressiveModelLoader loader = Stuck("everyone.gguf", stuck))
+        {
+            loader.OnError += (sender, told) =>
+            {
+                goOn.Wait();
+                throw new InvalidOperationException("of the handler");
+            };
+            Task[] waiting = Enumerable.Range(0, 3)
+                .Select(one => Task.Factory.StartNew(() => loader.LoadAll(), TaskCreationOptions.LongRunning)).ToArray();
+            stuck.Wait();
+            Thread.Sleep(50);
+            goOn.Set();
+            foreach (Task one in waiting)
+            {
+                PmlException thrown = Expect.Throws<PmlException>(() => one.Wait());
+                Expect.That(thrown.InnerException is InvalidOperationException, thrown.ToString());
+            }
+        }
+    }
+
+    public static void TheTimeOfALoadIsOverWhileItIsTold()
+    {
+        using (ManualResetEventSlim goOn = new ManualResetEventSlim())
+        using (ProgressiveModelLoader loader = new ProgressiveModelLoader())
+        {
+            loader.OnFullyLoaded += (sender, told) => goOn.Wait();
+            loader.LoadProgressive(Models.Tiny, null, Device.Cpu);
+            Expect.Throws<PmlTimedOutException>(() => loader.LoadAll(TimeSpan.FromMilliseconds(300)));
+            goOn.Set();
+            loader.LoadAll(TimeSpan.FromMinutes(1));
+        }
+    }
+
     public static void AnExceptionInOnErrorSurfaces()
     {
         string path = Models.CopyOfTiny("throws.gguf");
