@@ -260,6 +260,7 @@ public static class EventTests
     {
         using (ManualResetEventSlim stuck = new ManualResetEventSlim())
         using (ManualResetEventSlim goOn = new ManualResetEventSlim())
+        using (CountdownEvent begun = new CountdownEvent(4))
         using (ProgressiveModelLoader loader = Stuck("everyone.gguf", stuck))
         {
             loader.OnError += (sender, told) =>
@@ -267,10 +268,24 @@ public static class EventTests
                 goOn.Wait();
                 throw new InvalidOperationException("of the handler");
             };
-            Task[] waiting = Enumerable.Range(0, 3)
-                .Select(one => Task.Factory.StartNew(() => loader.LoadAll(), TaskCreationOptions.LongRunning)).ToArray();
+            Action load = () =>
+            {
+                try
+                {
+                    begun.Signal();
+                    loader.LoadAll();
+                }
+                finally
+                {
+                    // The next load begins, which takes nothing from those that still wait for this one.
+                    Expect.Throws<PmlException>(() => loader.LoadAll(TimeSpan.Zero));
+                }
+            };
+            Task[] waiting = Enumerable.Range(0, 4)
+                .Select(one => Task.Factory.StartNew(load, TaskCreationOptions.LongRunning)).ToArray();
+            begun.Wait();
             stuck.Wait();
-            Thread.Sleep(50);
+            Thread.Sleep(200);
             goOn.Set();
             foreach (Task one in waiting)
             {

@@ -141,6 +141,33 @@ public static class LifetimeTests
         layer.Dispose();
     }
 
+#if !NETCOREAPP3_0_OR_GREATER
+    /// <summary>Forgets a loader whose thread of events has told something.</summary>
+    private static void OpenInADomain()
+    {
+        ProgressiveModelLoader loader = new ProgressiveModelLoader();
+        loader.OnFullyLoaded += (sender, told) => { };
+        loader.LoadProgressive((string)AppDomain.CurrentDomain.GetData("model"), null, Device.Cpu);
+        loader.LoadAll();
+        AppDomain.CurrentDomain.SetData("loader", loader);
+    }
+
+    public static void ADomainEndsWithALoaderOpen()
+    {
+        // Only mono has domains; elsewhere not even the types of the other method are there.
+        if (Type.GetType("Mono.Runtime") != null) EndADomain();
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void EndADomain()
+    {
+        AppDomain domain = AppDomain.CreateDomain("with a loader");
+        domain.SetData("model", Models.Tiny);
+        domain.DoCallBack(OpenInADomain);
+        AppDomain.Unload(domain);
+    }
+#endif
+
     public static void HandlersDoNotKeepALoader()
     {
         WeakReference forgotten = null;

@@ -147,6 +147,25 @@ public static class ParameterTests
         }
     }
 
+    public static void WhatIsDisposedIsNotKept()
+    {
+        ProgressiveLoadOptions options = new ProgressiveLoadOptions { MaxLoadedLayers = 1, UnloadStrategy = UnloadStrategy.LRU };
+        using (ProgressiveModelLoader loader = Open(options))
+        {
+            LazyParameter parameter = loader.GetParameter("blk.1.ffn_up.weight");
+            Task<ParameterLease> acquiring;
+            using (loader.AcquireLayer("blk.0"))
+            {
+                acquiring = Task.Factory.StartNew(() => parameter.Acquire(), TaskCreationOptions.LongRunning);
+                Expect.Equal(false, acquiring.Wait(50));
+                parameter.Dispose();
+            }
+            using (acquiring.Result) Expect.Equal(false, parameter.IsKept);
+            // Nothing of it holds its layer.
+            loader.AcquireLayer("blk.2", DeviceStream.Host, TimeSpan.Zero).Dispose();
+        }
+    }
+
     public static void DisposedWhileItIsAcquired()
     {
         for (int time = 0; time < 100; time++)
