@@ -225,6 +225,89 @@ public static class EventTests
         }
     }
 
+    public static void ALateExceptionDoesNotEndTheNextLoad()
+    {
+        using (ManualResetEventSlim told = new ManualResetEventSlim())
+        using (ManualResetEventSlim goOn = new ManualResetEventSlim())
+        using (ProgressiveModelLoader loader = new ProgressiveModelLoader())
+        {
+            loader.OnLayerLoaded += (sender, arguments) =>
+            {
+                if (arguments.LayerName == "blk.0") throw new InvalidOperationException("the first");
+                if (arguments.LayerName != "blk.3") return;
+                told.Set();
+                goOn.Wait();
+                throw new InvalidOperationException("the late one");
+            };
+            loader.LoadProgressive(Models.Tiny, null, Device.Cpu);
+            PmlException thrown = Expect.Throws<PmlCancelledException>(() =>
+            {
+                // The first of them may return before the handler is told.
+                while (true) loader.AcquireLayer("blk.0").Dispose();
+            });
+            Expect.Equal("the first", thrown.InnerException.Message);
+            loader.PrefetchLayer("blk.3");
+            Expect.That(told.Wait(TimeSpan.FromMinutes(1)), "the layer was not told");
+            Task loading = Task.Factory.StartNew(() => loader.LoadAll(), TaskCreationOptions.LongRunning);
+            while (!loader.IsFullyLoaded()) Thread.Sleep(1);
+            goOn.Set();
+            loading.Wait();
+            loader.AcquireLayer("blk.0").Dispose();
+        }
+    }
+
+    public static void EveryoneWhoWaitsGetsTheException()
+    {
+        using (ManualResetEventSlim stuck = new ManualResetEventSlim())
+        using (ManualResetEventSlim goOn = new ManualResetEventSlim())
+        using (CountdownEvent begun = new CountdownEvent(4))
+        using (ProgressiveModelLoader loader = Stuck("everyone.gguf", stuck))
+        {
+            loader.OnError += (sender, told) =>
+            {
+                goOn.Wait();
+                throw new InvalidOperationException("of the handler");
+            };
+            Action load = () =>
+            {
+                try
+                {
+                    begun.Signal();
+                    loader.LoadAll();
+                }
+                finally
+                {
+                    // The next load begins, which takes nothing from those that still wait for this one.
+                    Expect.Throws<PmlException>(() => loader.LoadAll(TimeSpan.Zero));
+                }
+            };
+            Task[] waiting = Enumerable.Range(0, 4)
+                .Select(one => Task.Factory.StartNew(load, TaskCreationOptions.LongRunning)).ToArray();
+            begun.Wait();
+            stuck.Wait();
+            Thread.Sleep(200);
+            goOn.Set();
+            foreach (Task one in waiting)
+            {
+                PmlException thrown = Expect.Throws<PmlException>(() => one.Wait());
+                Expect.That(thrown.InnerException is InvalidOperationException, thrown.ToString());
+            }
+        }
+    }
+
+    public static void TheTimeOfALoadIsOverWhileItIsTold()
+    {
+        using (ManualResetEventSlim goOn = new ManualResetEventSlim())
+        using (ProgressiveModelLoader loader = new ProgressiveModelLoader())
+        {
+            loader.OnFullyLoaded += (sender, told) => goOn.Wait();
+            loader.LoadProgressive(Models.Tiny, null, Device.Cpu);
+            Expect.Throws<PmlTimedOutException>(() => loader.LoadAll(TimeSpan.FromMilliseconds(300)));
+            goOn.Set();
+            loader.LoadAll(TimeSpan.FromMinutes(1));
+        }
+    }
+
     public static void AnExceptionInOnErrorSurfaces()
     {
         string path = Models.CopyOfTiny("throws.gguf");

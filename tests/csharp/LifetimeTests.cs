@@ -3,6 +3,7 @@ using System.Collections.Generic;
 using System.IO;
 using System.Linq;
 using System.Reflection;
+using System.Runtime.CompilerServices;
 using System.Threading;
 using Pml;
 
@@ -140,6 +141,33 @@ public static class LifetimeTests
         layer.Dispose();
     }
 
+#if !NETCOREAPP3_0_OR_GREATER
+    /// <summary>Forgets a loader whose thread of events has told something.</summary>
+    private static void OpenInADomain()
+    {
+        ProgressiveModelLoader loader = new ProgressiveModelLoader();
+        loader.OnFullyLoaded += (sender, told) => { };
+        loader.LoadProgressive((string)AppDomain.CurrentDomain.GetData("model"), null, Device.Cpu);
+        loader.LoadAll();
+        AppDomain.CurrentDomain.SetData("loader", loader);
+    }
+
+    public static void ADomainEndsWithALoaderOpen()
+    {
+        // Only mono has domains; elsewhere not even the types of the other method are there.
+        if (Type.GetType("Mono.Runtime") != null) EndADomain();
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void EndADomain()
+    {
+        AppDomain domain = AppDomain.CreateDomain("with a loader");
+        domain.SetData("model", Models.Tiny);
+        domain.DoCallBack(OpenInADomain);
+        AppDomain.Unload(domain);
+    }
+#endif
+
     public static void HandlersDoNotKeepALoader()
     {
         WeakReference forgotten = null;
@@ -154,15 +182,48 @@ public static class LifetimeTests
         Becomes(() => OpenHandles() <= Strays, () => OpenHandles() + " handles are open");
     }
 
+    /// <summary>Fails to open, with a log that only what is kept of the opening would keep.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static WeakReference FailToOpen<T>(ProgressiveLoadOptions options) where T : Exception
+    {
+        List<string> lines = new List<string>();
+        options.Log = (level, line) =>
+        {
+            lock (lines) lines.Add(line);
+        };
+        using (ProgressiveModelLoader loader = new ProgressiveModelLoader())
+        {
+            Expect.Throws<T>(() => loader.LoadProgressive(Models.Tiny, null, Device.Cpu, options));
+        }
+        return new WeakReference(lines);
+    }
+
+    /// <summary>How many handles of the runtime's mono's part of the binding keeps for the library.</summary>
+    private static int HandlesOnMono()
+    {
+        Type threads = typeof(PmlException).Assembly.GetType("Pml.Native.MonoThreads");
+        return (int)threads.GetMethod("Sweep", BindingFlags.NonPublic | BindingFlags.Static).Invoke(null, null);
+    }
+
     public static void NothingIsKeptOfAnOpeningThatFails()
     {
-        for (int time = 0; time < 100; time++)
+        List<WeakReference> logs = new List<WeakReference>();
+        int before = HandlesOnMono();
+        Elsewhere(() =>
         {
-            using (ProgressiveModelLoader loader = new ProgressiveModelLoader())
+            for (int time = 0; time < 30; time++)
             {
-                Expect.Throws<PmlNotFoundException>(() => loader.LoadProgressive(Models.Tiny + ".none"));
+                // Refused by the library, and by what is done once that has opened.
+                logs.Add(FailToOpen<PmlInvalidArgumentException>(new ProgressiveLoadOptions { Alignment = 3 }));
+                logs.Add(FailToOpen<PmlInvalidArgumentException>(
+                    new ProgressiveLoadOptions { Strategy = (LayerLoadingStrategy)77 }));
+                logs.Add(FailToOpen<PmlNotFoundException>(
+                    new ProgressiveLoadOptions { LayerLoadOrder = LayerLoadOrder.Custom("no such layer") }));
             }
-        }
+        });
+        Becomes(() => HandlesOnMono() <= before, () => HandlesOnMono() + " handles are kept, " + before + " were");
+        Becomes(
+            () => logs.Count(log => log.IsAlive) <= Strays, () => logs.Count(log => log.IsAlive) + " logs are alive");
         Becomes(() => OpenHandles() <= Strays, () => OpenHandles() + " handles are open");
     }
 }

@@ -224,7 +224,10 @@ public static class LoaderTests
             Expect.Equal(metadata.Count, metadata.Keys.Distinct().Count());
             Expect.Equal(metadata.Count, metadata.Values.Count());
             Expect.Equal(metadata.Count, metadata.Count());
-            Expect.Throws<PmlNotFoundException>(() => Console.Write(metadata["general.nothing"]));
+            KeyNotFoundException thrown = Expect.Throws<KeyNotFoundException>(() => Console.Write(metadata["general.nothing"]));
+            Expect.That(thrown.InnerException is PmlNotFoundException, thrown.ToString());
+            Expect.Throws<PmlNotFoundException>(() => metadata.GetInt64("general.nothing"));
+            Expect.Throws<ArgumentNullException>(() => Console.Write(metadata[null]));
             Expect.Throws<PmlWrongTypeException>(() => metadata.GetInt64("general.architecture"));
             Expect.Throws<PmlWrongTypeException>(() => metadata.GetBoolean("general.architecture"));
         }

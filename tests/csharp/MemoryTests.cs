@@ -1,5 +1,7 @@
 using System;
 using System.Linq;
+using System.Threading;
+using System.Threading.Tasks;
 using Pml;
 
 public static class MemoryTests
@@ -88,6 +90,53 @@ public static class MemoryTests
             second.AcquireLayer("blk.1").Dispose();
             Expect.Equal(2, memory.Unload("blk.0"));
             Expect.Equal(1, memory.UnloadUnused());
+        }
+    }
+
+    public static void WhatLeasesHoldCountsAfterTheirModel()
+    {
+        using (MemoryManager memory = new MemoryManager(8 << 20))
+        {
+            foreach (Func<ProgressiveModelLoader, IDisposable> hold in new Func<ProgressiveModelLoader, IDisposable>[]
+            {
+                loader => loader.AcquireLayer("blk.0"),
+                loader => loader.GetParameter("blk.0.attn_q.weight").Acquire(),
+            })
+            {
+                ProgressiveModelLoader opened = Open(memory);
+                IDisposable lease = hold(opened);
+                long used = memory.UsedBytes;
+                Expect.That(used > 0, "nothing is used");
+                opened.Dispose();
+                Expect.Equal(0, memory.ModelCount);
+                Expect.Equal(used, memory.UsedBytes);
+                lease.Dispose();
+                Expect.Equal(0L, memory.UsedBytes);
+            }
+        }
+    }
+
+    public static void FiguresAreReadWhileModelsEnd()
+    {
+        using (MemoryManager memory = new MemoryManager(8 << 20))
+        {
+            bool isOver = false;
+            Task reading = Task.Factory.StartNew(
+                () =>
+                {
+                    while (!Volatile.Read(ref isOver))
+                    {
+                        Expect.That(memory.UsedBytes + memory.ResidentBytes >= 0, "figures");
+                        Expect.That(memory.UnloadUnused() <= Models.TinyLayers.Length, "layers");
+                    }
+                },
+                TaskCreationOptions.LongRunning);
+            for (int time = 0; time < 200; time++)
+            {
+                using (ProgressiveModelLoader loader = Open(memory)) loader.AcquireLayer("blk.0").Dispose();
+            }
+            Volatile.Write(ref isOver, true);
+            reading.Wait();
         }
     }
 }

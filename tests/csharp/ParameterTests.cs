@@ -1,4 +1,5 @@
 using System;
+using System.Collections.Generic;
 using System.Linq;
 using System.Runtime.InteropServices;
 using System.Threading;
@@ -57,15 +58,19 @@ public static class ParameterTests
                 Expect.Equal(Device.Cpu, lease.Data.Device);
                 Expect.Equal(lease.Data.Pointer, parameter.View().Pointer);
                 Expect.Throws<PmlBusyException>(() => parameter.Unload());
+                // What has a lease makes no room, although its layer is the only one that may be there.
+                Expect.Throws<PmlBudgetException>(() => loader.AcquireLayer("blk.2", DeviceStream.Host, TimeSpan.Zero));
             }
             Expect.That(parameter.IsLoaded && parameter.IsKept, "it was not kept");
-            // What is kept is not evicted, although its layer is the only one that may be there.
-            Expect.Throws<PmlBudgetException>(() => loader.AcquireLayer("blk.2", DeviceStream.Host, TimeSpan.Zero));
+            // What is kept alone does.
+            loader.AcquireLayer("blk.2", DeviceStream.Host, TimeSpan.Zero).Dispose();
+            Expect.Equal(false, parameter.IsKept);
+            Expect.Equal(false, parameter.IsLoaded);
+            parameter.Acquire().Dispose();
             parameter.Unload();
             parameter.Unload();
             Expect.Equal(false, parameter.IsKept);
             loader.AcquireLayer("blk.2", DeviceStream.Host, TimeSpan.Zero).Dispose();
-            Expect.Equal(false, parameter.IsLoaded);
             Expect.Throws<PmlInvalidStateException>(() => parameter.View());
         }
     }
@@ -78,6 +83,117 @@ public static class ParameterTests
             parameter.Acquire().Dispose();
             loader.UnloadLayer("blk.1");
             Expect.That(!parameter.IsKept && !parameter.IsLoaded, "it was kept");
+        }
+    }
+
+    public static void ALayerThatIsHeldKeepsItsParameters()
+    {
+        using (ProgressiveModelLoader loader = Open())
+        {
+            LazyParameter parameter = loader.GetParameter("blk.1.ffn_up.weight");
+            parameter.Acquire().Dispose();
+            using (loader.AcquireLayer("blk.1"))
+            {
+                PmlBusyException thrown = Expect.Throws<PmlBusyException>(() => loader.UnloadLayer("blk.1"));
+                Expect.That(thrown.Message.Contains("blk.1"), thrown.Message);
+                Expect.That(parameter.IsKept, "what was kept is kept no longer");
+            }
+        }
+    }
+
+    public static void AVisitOfAllPassesUnderALimit()
+    {
+        ProgressiveLoadOptions options = new ProgressiveLoadOptions { MemoryBudget = 4 << 20, UnloadStrategy = UnloadStrategy.LRU };
+        using (ProgressiveModelLoader loader = Open(options))
+        {
+            foreach (LazyParameter parameter in loader.Parameters) parameter.Acquire().Dispose();
+            Expect.That(loader.GetStatistics().Evictions > 0, "the limit does not bind");
+            Expect.That(loader.Parameters.Last().IsKept, "the last is not kept");
+            Expect.Equal(false, loader.Parameters.First().IsKept);
+            // What was kept last stays longest.
+            IEnumerable<bool> kept = loader.Parameters.Select(parameter => parameter.IsKept);
+            Expect.Equal(kept.Count(one => one), kept.Reverse().TakeWhile(one => one).Count());
+        }
+    }
+
+    public static void ALimitThatModelsShareIsNotKeptByOne()
+    {
+        using (MemoryManager memory = new MemoryManager(3 << 20))
+        using (ProgressiveModelLoader first = Open(new ProgressiveLoadOptions { MemoryManager = memory, UnloadStrategy = UnloadStrategy.LRU }))
+        using (ProgressiveModelLoader second = Open(new ProgressiveLoadOptions { MemoryManager = memory, UnloadStrategy = UnloadStrategy.LRU }))
+        {
+            foreach (string layer in new[] { "blk.0", "blk.1", "blk.2" })
+            {
+                first.GetParameter(layer + ".ffn_up.weight").Acquire().Dispose();
+                second.GetParameter(layer + ".ffn_up.weight").Acquire().Dispose();
+            }
+            Expect.Equal(false, first.GetParameter("blk.0.ffn_up.weight").IsKept);
+        }
+    }
+
+    public static void AWaitEndsWithALease()
+    {
+        ProgressiveLoadOptions options = new ProgressiveLoadOptions { MaxLoadedLayers = 1, UnloadStrategy = UnloadStrategy.LRU };
+        using (ProgressiveModelLoader loader = Open(options))
+        {
+            LazyParameter parameter = loader.GetParameter("blk.0.ffn_up.weight");
+            ParameterLease lease = parameter.Acquire();
+            Task waiting = Task.Factory.StartNew(
+                () => loader.GetParameter("blk.1.ffn_up.weight").Acquire().Dispose(), TaskCreationOptions.LongRunning);
+            Expect.Equal(false, waiting.Wait(50));
+            lease.Dispose();
+            Expect.That(waiting.Wait(TimeSpan.FromMinutes(1)), "the parameter whose lease ended is kept from who waits");
+            Expect.Equal(false, parameter.IsKept);
+        }
+    }
+
+    public static void WhatIsDisposedIsNotKept()
+    {
+        ProgressiveLoadOptions options = new ProgressiveLoadOptions { MaxLoadedLayers = 1, UnloadStrategy = UnloadStrategy.LRU };
+        using (ProgressiveModelLoader loader = Open(options))
+        {
+            LazyParameter parameter = loader.GetParameter("blk.1.ffn_up.weight");
+            Task<ParameterLease> acquiring;
+            using (loader.AcquireLayer("blk.0"))
+            {
+                acquiring = Task.Factory.StartNew(() => parameter.Acquire(), TaskCreationOptions.LongRunning);
+                Expect.Equal(false, acquiring.Wait(50));
+                parameter.Dispose();
+            }
+            using (acquiring.Result) Expect.Equal(false, parameter.IsKept);
+            // Nothing of it holds its layer.
+            loader.AcquireLayer("blk.2", DeviceStream.Host, TimeSpan.Zero).Dispose();
+        }
+    }
+
+    public static void DisposedWhileItIsAcquired()
+    {
+        for (int time = 0; time < 100; time++)
+        {
+            ProgressiveModelLoader loader = Open();
+            LazyParameter parameter = loader.GetParameter("blk.0.ffn_up.weight");
+            Task acquiring = Task.Factory.StartNew(
+                () =>
+                {
+                    try
+                    {
+                        parameter.Acquire().Dispose();
+                    }
+                    catch (ObjectDisposedException)
+                    {
+                        // Disposed before.
+                    }
+                    catch (PmlException exception)
+                        when (exception.Status == PmlStatus.Cancelled || exception.Status == PmlStatus.Closed)
+                    {
+                        // Disposed meanwhile.
+                    }
+                },
+                TaskCreationOptions.LongRunning);
+            if (time % 2 == 0) Thread.Sleep(time % 5);
+            loader.Dispose();
+            acquiring.Wait();
+            Expect.Equal(false, parameter.IsKept);
         }
     }
 
@@ -132,7 +248,7 @@ public static class ParameterTests
 
     public static void ManyThreadsAcquireAtOnce()
     {
-        ProgressiveLoadOptions options = new ProgressiveLoadOptions { MemoryBudget = 8 << 20, UnloadStrategy = UnloadStrategy.LRU };
+        ProgressiveLoadOptions options = new ProgressiveLoadOptions { MemoryBudget = 5 << 20, UnloadStrategy = UnloadStrategy.LRU };
         using (ProgressiveModelLoader loader = Open(options))
         {
             Task[] tasks = Enumerable.Range(0, 4).Select(seed => Task.Factory.StartNew(
@@ -147,6 +263,7 @@ public static class ParameterTests
                 },
                 TaskCreationOptions.LongRunning)).ToArray();
             Task.WaitAll(tasks);
+            Expect.That(loader.GetStatistics().Evictions > 0, "the limit does not bind");
         }
     }
 

@@ -10,6 +10,9 @@ internal static class Program
     /// <summary>How long a test may take before it counts as one that hangs.</summary>
     private static readonly TimeSpan Limit = TimeSpan.FromMinutes(2);
 
+    /// <summary>How long it may take before it is named, so that whoever ends the program meanwhile sees where it was.</summary>
+    private static readonly TimeSpan Long = TimeSpan.FromSeconds(10);
+
     private static int Main(string[] arguments)
     {
         switch (arguments[0])
@@ -62,7 +65,9 @@ internal static class Program
             });
             thread.IsBackground = true;
             thread.Start();
-            if (!thread.Join(Limit)) thrown = new TimeoutException("it has not ended");
+            bool hasEnded = thread.Join(Long);
+            if (!hasEnded) Console.WriteLine("still running: " + name);
+            if (!hasEnded && !thread.Join(Limit)) thrown = new TimeoutException("it has not ended");
             if (thrown == null) passed++;
             else failed++;
             if (thrown != null) Console.WriteLine("FAILED " + name + ": " + thrown);

@@ -1,22 +1,29 @@
 using System;
+using System.Collections.Generic;
 using Pml.Native;
 
 namespace Pml
 {
     /// <summary>
-    /// A parameter that is loaded at first access and kept until it is unloaded or disposed, or the loader is. While it is kept
-    /// its layer cannot be evicted. May be used from several threads at once.
+    /// A parameter that is loaded at first access and kept until it is unloaded or disposed, the loader is, or its memory is
+    /// wanted: where a limit leaves no room for another that is acquired, those without a lease make room, the one kept longest
+    /// first. Otherwise its layer is not evicted while it is kept. May be used from several threads at once.
     /// </summary>
     public sealed class LazyParameter : Parameter
     {
         private readonly object gate = new object();
+        private readonly LoaderHandle loader;
         private readonly LoadEvents events;
+        private readonly KeptParameters all;
         private int leases;
-        private bool isKept;
+        private bool isDisposed;
+        private LinkedListNode<WeakReference<LazyParameter>> kept;
 
-        internal LazyParameter(TensorHandle handle, LoadEvents events) : base(handle)
+        internal LazyParameter(TensorHandle handle, LoaderHandle loader, LoadEvents events, KeptParameters all) : base(handle)
         {
+            this.loader = loader;
             this.events = events;
+            this.all = all;
         }
 
         /// <inheritdoc/>
@@ -36,7 +43,7 @@ namespace Pml
         {
             get
             {
-                lock (gate) return isKept;
+                lock (gate) return kept != null;
             }
         }
 
@@ -54,29 +61,34 @@ namespace Pml
         public override unsafe ParameterLease Acquire(DeviceStream stream, TimeSpan timeout)
         {
             long milliseconds = Sizes.Milliseconds(timeout);
-            // The lease takes over what is borrowed here.
+            // The lease takes over what is borrowed here: of the loader too, so that its memory is counted until then.
             Borrowed tensor = Handle.Borrow();
+            Borrowed held = default(Borrowed);
             bool isAcquired = false;
             try
             {
-                events.Begin();
+                held = loader.Borrow();
+                LoadEvents.Load load = events.Begin();
                 pml_view_t view = default(pml_view_t);
                 view.struct_size = (UIntPtr)sizeof(pml_view_t);
-                int status = NativeMethods.pml_tensor_acquire(tensor.Pointer, stream.Handle, milliseconds, &view);
+                pml_view_t* to = &view;
+                int status = all.MakeRoom(
+                    wait => NativeMethods.pml_tensor_acquire(tensor.Pointer, stream.Handle, wait, to), milliseconds);
                 isAcquired = status == 0;
-                events.Check(status);
+                events.Check(load, status);
                 TensorData data = DataOf(ref view);
                 lock (gate)
                 {
-                    if (!isKept) Keep(tensor.Pointer, milliseconds);
+                    if (kept == null && !isDisposed) Keep(tensor.Pointer, stream);
                     leases++;
                 }
-                return new ParameterLease(this, tensor, stream, data);
+                return new ParameterLease(this, held, tensor, stream, data);
             }
             catch
             {
                 if (isAcquired) NativeMethods.pml_tensor_release(tensor.Pointer, stream.Handle);
                 tensor.Dispose();
+                held.Dispose();
                 throw;
             }
         }
@@ -93,7 +105,8 @@ namespace Pml
         {
             lock (gate)
             {
-                if (isKept) LetGo();
+                isDisposed = true;
+                LetGo();
             }
             base.Dispose();
         }
@@ -104,33 +117,51 @@ namespace Pml
             lock (gate)
             {
                 if (leases > 0) return false;
-                if (isKept) LetGo();
+                PmlException.Check(LetGo());
                 return true;
             }
         }
 
-        internal void EndLease(Borrowed tensor, DeviceStream stream)
+        /// <summary>Keeps it no longer where no lease is open; whether it did.</summary>
+        internal bool TryLetGo()
+        {
+            lock (gate)
+            {
+                if (leases > 0 || kept == null) return false;
+                LetGo();
+                return true;
+            }
+        }
+
+        internal void EndLease(Borrowed held, Borrowed tensor, DeviceStream stream)
         {
             int status = NativeMethods.pml_tensor_release(tensor.Pointer, stream.Handle);
-            lock (gate) leases--;
+            lock (gate)
+            {
+                leases--;
+                if (leases == 0 && all.IsMemoryWanted) LetGo();
+            }
             tensor.Dispose();
+            held.Dispose();
             PmlException.Check(status);
         }
 
-        private unsafe void Keep(IntPtr tensor, long milliseconds)
+        private unsafe void Keep(IntPtr tensor, DeviceStream stream)
         {
-            // It is there already, so that this waits at most for a copy to a device.
-            PmlException.Check(NativeMethods.pml_tensor_acquire(tensor, DeviceStream.Host.Handle, milliseconds, null));
-            isKept = true;
+            // It is there already, so that this waits for nothing: for a copy to a device the stream waits.
+            PmlException.Check(NativeMethods.pml_tensor_acquire(tensor, stream.Handle, 0, null));
+            kept = all.Add(this);
         }
 
-        private void LetGo()
+        /// <summary>Gives back what keeping has acquired; the status. Does nothing where it is not kept.</summary>
+        private int LetGo()
         {
-            using (Borrowed tensor = Handle.Borrow())
-            {
-                PmlException.Check(NativeMethods.pml_tensor_release(tensor.Pointer, DeviceStream.Host.Handle));
-            }
-            isKept = false;
+            if (kept == null) return 0;
+            all.Remove(kept);
+            kept = null;
+            // On the host: what streams do with the bytes, their leases have released.
+            if (!Handle.TryHold(out Borrowed tensor)) return 0;
+            using (tensor) return NativeMethods.pml_tensor_release(tensor.Pointer, DeviceStream.Host.Handle);
         }
     }
 }

@@ -1,3 +1,4 @@
+using System;
 using Pml.Native;
 
 namespace Pml
@@ -5,7 +6,16 @@ namespace Pml
     /// <summary>Sums since a model was opened. Figures of parts that it does not use are 0.</summary>
     public sealed class LoadStatistics
     {
-        internal unsafe LoadStatistics(ref pml_stats_t native)
+        /// <summary>The figures of a loader.</summary>
+        internal static unsafe LoadStatistics Of(IntPtr loader)
+        {
+            pml_stats_t stats = default(pml_stats_t);
+            stats.struct_size = (UIntPtr)sizeof(pml_stats_t);
+            PmlException.Check(NativeMethods.pml_loader_stats(loader, &stats));
+            return new LoadStatistics(ref stats);
+        }
+
+        private unsafe LoadStatistics(ref pml_stats_t native)
         {
             TotalBytes = checked((long)native.total_bytes);
             DeliveredBytes = checked((long)native.delivered_bytes);

@@ -7,13 +7,17 @@ using Pml.Native;
 namespace Pml
 {
     /// <summary>
-    /// Memory of models: a limit that any number of them share, what they use of it, and what is given back. Set it as
+    /// Memory of models: a limit that any number of them share, what they use of it, and what is given back. What leases of
+    /// disposed models hold counts until they end. Set it as
     /// <see cref="ProgressiveLoadOptions.MemoryManager"/>; a model that is opened without one gets one of its own, without a
     /// limit. May be used from several threads at once.
     /// </summary>
     public sealed class MemoryManager : IDisposable
     {
         private readonly List<WeakReference<ProgressiveModelLoader>> loaders = new List<WeakReference<ProgressiveModelLoader>>();
+
+        // Loaders that were disposed take memory until their last lease ends.
+        private readonly List<WeakReference<LoaderHandle>> handles = new List<WeakReference<LoaderHandle>>();
 
         /// <summary>A manager without a limit, which tells and unloads.</summary>
         public MemoryManager()
@@ -35,10 +39,10 @@ namespace Pml
         public long? LimitBytes { get; }
 
         /// <summary>What layers take of the limits now: in memory, on their way, or being given back.</summary>
-        public long UsedBytes => Loaders().Sum(loader => loader.GetStatistics().ChargedBytes);
+        public long UsedBytes => Statistics().Sum(statistics => statistics.ChargedBytes);
 
         /// <summary>Bytes of parameters in memory now.</summary>
-        public long ResidentBytes => Loaders().Sum(loader => loader.GetStatistics().ResidentBytes);
+        public long ResidentBytes => Statistics().Sum(statistics => statistics.ResidentBytes);
 
         /// <summary>Bytes that the limit leaves; null where there is none.</summary>
         public long? AvailableBytes => LimitBytes - UsedBytes;
@@ -47,6 +51,8 @@ namespace Pml
         public int ModelCount => Loaders().Count;
 
         internal BudgetHandle Budget { get; }
+
+        internal KeptParameters Kept { get; } = new KeptParameters();
 
         /// <summary>
         /// Gives memory back that is kept for the next load: page-locked memory that copies to GPUs pass through, and blocks of
@@ -62,13 +68,13 @@ namespace Pml
         /// <summary>
         /// Unloads every layer that nobody holds, those of kept parameters among them; how many had something in memory.
         /// </summary>
-        public int UnloadUnused() => Loaders().Sum(loader => loader.UnloadUnused());
+        public int UnloadUnused() => Loaders().Sum(loader => UnloadUnused(loader, null));
 
         /// <summary>Unloads the layers of this name that nobody holds, in every model; how many had something in memory.</summary>
         public int Unload(string layer)
         {
             if (layer == null) throw new ArgumentNullException(nameof(layer));
-            return Loaders().Sum(loader => loader.UnloadUnused(layer));
+            return Loaders().Sum(loader => UnloadUnused(loader, layer));
         }
 
         /// <summary>Frees the limit's handle. Models that were opened with it keep to it.</summary>
@@ -77,9 +83,14 @@ namespace Pml
             Budget?.Dispose();
         }
 
-        internal void Add(ProgressiveModelLoader loader)
+        internal void Add(ProgressiveModelLoader loader, LoaderHandle handle)
         {
-            lock (loaders) loaders.Add(new WeakReference<ProgressiveModelLoader>(loader));
+            lock (loaders)
+            {
+                loaders.Add(new WeakReference<ProgressiveModelLoader>(loader));
+                handles.RemoveAll(entry => !entry.TryGetTarget(out LoaderHandle other) || other.IsClosed);
+                handles.Add(new WeakReference<LoaderHandle>(handle));
+            }
         }
 
         internal void Remove(ProgressiveModelLoader loader)
@@ -98,6 +109,31 @@ namespace Pml
                 }
             }
             return open;
+        }
+
+        /// <summary>The figures of every loader that is not freed yet.</summary>
+        private IEnumerable<LoadStatistics> Statistics()
+        {
+            WeakReference<LoaderHandle>[] entries;
+            lock (loaders) entries = handles.ToArray();
+            foreach (WeakReference<LoaderHandle> entry in entries)
+            {
+                if (!entry.TryGetTarget(out LoaderHandle handle) || !handle.TryHold(out Borrowed held)) continue;
+                using (held) yield return LoadStatistics.Of(held.Pointer);
+            }
+        }
+
+        private static int UnloadUnused(ProgressiveModelLoader loader, string layer)
+        {
+            try
+            {
+                return loader.UnloadUnused(layer);
+            }
+            catch (ObjectDisposedException)
+            {
+                // Another thread has disposed it meanwhile.
+                return 0;
+            }
         }
 
         [MethodImpl(MethodImplOptions.NoInlining)]

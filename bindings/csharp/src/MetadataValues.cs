@@ -50,14 +50,20 @@ namespace Pml
         }
 
         /// <summary>The value of a key.</summary>
-        /// <exception cref="PmlNotFoundException">There is none of this name.</exception>
+        /// <exception cref="KeyNotFoundException">There is none of this name.</exception>
         public object this[string key]
         {
             get
             {
                 using (Borrowed loader = handle.Borrow())
                 {
-                    PmlException.Check(Find(loader.Pointer, key, out pml_metadata_info_t info));
+                    int status = Find(loader.Pointer, key, out pml_metadata_info_t info);
+                    if (status == (int)PmlStatus.NotFound)
+                    {
+                        PmlException inner = PmlException.Of(status, null);
+                        throw new KeyNotFoundException(inner.Message, inner);
+                    }
+                    PmlException.Check(status);
                     return Read(loader.Pointer, ref info);
                 }
             }

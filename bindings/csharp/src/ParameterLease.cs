@@ -11,14 +11,17 @@ namespace Pml
     public sealed class ParameterLease : IDisposable
     {
         private readonly LazyParameter parameter;
+        private readonly Borrowed loader;
         private readonly Borrowed tensor;
         private readonly DeviceStream stream;
         private readonly TensorData data;
         private int isDisposed;
 
-        internal ParameterLease(LazyParameter parameter, Borrowed tensor, DeviceStream stream, TensorData data)
+        internal ParameterLease(
+            LazyParameter parameter, Borrowed loader, Borrowed tensor, DeviceStream stream, TensorData data)
         {
             this.parameter = parameter;
+            this.loader = loader;
             this.tensor = tensor;
             this.stream = stream;
             this.data = data;
@@ -64,7 +67,7 @@ namespace Pml
 
         private void End()
         {
-            if (Interlocked.Exchange(ref isDisposed, 1) == 0) parameter.EndLease(tensor, stream);
+            if (Interlocked.Exchange(ref isDisposed, 1) == 0) parameter.EndLease(loader, tensor, stream);
         }
     }
 }

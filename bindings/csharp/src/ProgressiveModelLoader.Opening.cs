@@ -168,8 +168,8 @@ namespace Pml
                     if (isDisposed) throw new ObjectDisposedException(nameof(ProgressiveModelLoader));
                     handle = opened;
                 }
-                memory.Add(this);
-                told.Check(0);
+                memory.Add(this, opened);
+                told.Check(told.Begin(), 0);
                 // Before the start, after which a handler may dispose the loader.
                 ProgressiveLoadContext context = Context;
                 if (copy.Strategy == LayerLoadingStrategy.Sequential || copy.Strategy == LayerLoadingStrategy.Parallel) Start();

@@ -1,5 +1,6 @@
 using System;
 using System.Collections.Generic;
+using System.Diagnostics;
 using System.Linq;
 using System.Runtime.CompilerServices;
 using System.Threading;
@@ -14,7 +15,8 @@ namespace Pml
     /// and what can wait gives <see cref="PmlWouldDeadlockException"/> inside them.
     /// </summary>
     /// <remarks>
-    /// An exception that a handler throws ends the load; the call that waits then, else the next one, throws with it inside.
+    /// An exception that a handler throws ends the load. The calls of LoadAll, LoadAllAsync, LoadAsync, AcquireLayer and
+    /// Acquire that wait then, else the next one, throw with it inside; others, such as Read and UnloadLayer, do not.
     /// Whatever is disposed first, what is still held stays valid until it is disposed too.
     /// </remarks>
     public sealed partial class ProgressiveModelLoader : IDisposable
@@ -131,7 +133,7 @@ namespace Pml
                 {
                     PmlException.Check(NativeMethods.pml_loader_tensor(loader.Pointer, text, &tensor));
                 }
-                return Known(new LazyParameter(new TensorHandle(tensor), events));
+                return Known(new LazyParameter(new TensorHandle(tensor), Opened(), events, memory.Kept));
             }
         }
 
@@ -158,15 +160,9 @@ namespace Pml
 
         /// <summary>What happened so far, in figures.</summary>
         /// <exception cref="PmlInvalidStateException">No model is open.</exception>
-        public unsafe LoadStatistics GetStatistics()
+        public LoadStatistics GetStatistics()
         {
-            using (Borrowed loader = Opened().Borrow())
-            {
-                pml_stats_t stats = default(pml_stats_t);
-                stats.struct_size = (UIntPtr)sizeof(pml_stats_t);
-                PmlException.Check(NativeMethods.pml_loader_stats(loader.Pointer, &stats));
-                return new LoadStatistics(ref stats);
-            }
+            using (Borrowed loader = Opened().Borrow()) return LoadStatistics.Of(loader.Pointer);
         }
 
         /// <summary>Queues a layer to be brought into memory, and waits for nothing.</summary>
@@ -233,11 +229,13 @@ namespace Pml
             bool isAcquired = false;
             try
             {
-                events.Begin();
-                int status = NativeMethods.pml_loader_acquire_layer(
-                    loader.Pointer, (UIntPtr)(uint)index, stream.Handle, milliseconds);
+                LoadEvents.Load load = events.Begin();
+                int status = memory.Kept.MakeRoom(
+                    wait => NativeMethods.pml_loader_acquire_layer(
+                        loader.Pointer, (UIntPtr)(uint)index, stream.Handle, wait),
+                    milliseconds);
                 isAcquired = status == 0;
-                events.Check(status);
+                events.Check(load, status);
                 return new LayerLease(this, loader, index, stream);
             }
             catch
@@ -286,9 +284,9 @@ namespace Pml
         {
             using (Borrowed loader = Opened().Borrow())
             {
-                events.Begin();
+                LoadEvents.Load load = events.Begin();
                 PmlException.Check(NativeMethods.pml_loader_start(loader.Pointer));
-                Wait(loader.Pointer, timeout);
+                Wait(loader.Pointer, load, timeout);
             }
         }
 
@@ -317,12 +315,18 @@ namespace Pml
                 kept = parameters.Values.ToList();
                 parameters.Clear();
             }
-            CancelQuietly();
-            foreach (LazyParameter parameter in kept) parameter.Dispose();
-            memory?.Remove(this);
-            if (ownsMemory) memory.Dispose();
-            handle?.Dispose();
-            if (MonoThreads.IsNeeded) MonoThreads.Sweep();
+            try
+            {
+                CancelQuietly();
+                foreach (LazyParameter parameter in kept) parameter.Dispose();
+            }
+            finally
+            {
+                memory?.Remove(this);
+                if (ownsMemory) memory.Dispose();
+                handle?.Dispose();
+                if (MonoThreads.IsNeeded) MonoThreads.Sweep();
+            }
         }
 
         internal IReadOnlyList<string> LoadedLayers()
@@ -429,10 +433,10 @@ namespace Pml
                 if (progress != null) Reported += report;
                 try
                 {
-                    events.Begin();
+                    LoadEvents.Load load = events.Begin();
                     PmlException.Check(NativeMethods.pml_loader_start(loader.Pointer));
                     // After the start, so that a token that is cancelled by now ends what has begun.
-                    using (cancellationToken.Register(CancelQuietly)) Wait(loader.Pointer, Timeout.InfiniteTimeSpan);
+                    using (cancellationToken.Register(CancelQuietly)) Wait(loader.Pointer, load, Timeout.InfiniteTimeSpan);
                 }
                 catch (PmlCancelledException exception)
                     when (cancellationToken.IsCancellationRequested && exception.InnerException == null)
@@ -448,11 +452,15 @@ namespace Pml
             if (progress != null && last == null && events.Latest != null) progress.Report(events.Latest);
         }
 
-        private void Wait(IntPtr loader, TimeSpan timeout)
+        /// <summary>Waits for the load and then for what is told of its end, both within the time.</summary>
+        private void Wait(IntPtr loader, LoadEvents.Load load, TimeSpan timeout)
         {
-            int status = NativeMethods.pml_loader_wait(loader, Sizes.Milliseconds(timeout));
-            if (status == 0) events.WaitUntilTold();
-            events.Check(status);
+            long milliseconds = Sizes.Milliseconds(timeout);
+            Stopwatch time = Stopwatch.StartNew();
+            int status = NativeMethods.pml_loader_wait(loader, milliseconds);
+            bool isTold = status != 0 || events.WaitUntilTold(Sizes.Rest(milliseconds, time.ElapsedMilliseconds));
+            events.Check(load, status);
+            if (!isTold) throw PmlException.Of(PmlStatus.TimedOut, "all is loaded, but a handler is still being told", null);
         }
 
         private static Task OnItsOwnThread(Action work, CancellationToken cancellationToken)
@@ -472,7 +480,7 @@ namespace Pml
             {
                 IntPtr tensor;
                 PmlException.Check(NativeMethods.pml_loader_tensor_at(loader.Pointer, (UIntPtr)(uint)index, &tensor));
-                return Known(new LazyParameter(new TensorHandle(tensor), events));
+                return Known(new LazyParameter(new TensorHandle(tensor), Opened(), events, memory.Kept));
             }
         }
 
@@ -496,13 +504,16 @@ namespace Pml
             }
         }
 
+        /// <summary>Unloads a layer with what is kept of it; the status.</summary>
         private int TryUnload(IntPtr loader, int layer)
         {
             List<LazyParameter> kept;
             lock (gate) kept = parameters.Values.Where(parameter => parameter.LayerIndex == layer).ToList();
+            // Asked first: where something else holds the layer, it cannot go, and what is kept of it stays kept.
+            bool isKeptAlone = LayerAt(loader, layer).HolderCount <= kept.Count(parameter => parameter.IsKept);
             foreach (LazyParameter parameter in kept)
             {
-                if (!parameter.Handle.IsDisposed) parameter.TryUnload();
+                if (isKeptAlone) parameter.TryUnload();
             }
             return NativeMethods.pml_loader_unload_layer(loader, (UIntPtr)(uint)layer);
         }

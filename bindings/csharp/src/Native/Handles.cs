@@ -32,6 +32,21 @@ namespace Pml.Native
             return new Borrowed(this);
         }
 
+        /// <summary>Holds the handle where it is not freed yet, be it disposed.</summary>
+        internal bool TryHold(out Borrowed held)
+        {
+            held = default(Borrowed);
+            try
+            {
+                held = new Borrowed(this);
+                return true;
+            }
+            catch (ObjectDisposedException)
+            {
+                return false;
+            }
+        }
+
         protected override void Dispose(bool disposing)
         {
             isDisposed = true;

@@ -116,7 +116,17 @@ namespace Pml.Native
         {
             handle = IntPtr.Zero;
             if (candidate.IndexOf('/') >= 0 && !File.Exists(candidate)) return "no such file";
-            IntPtr opened = DynamicLinker.Open(candidate, out string failure);
+            IntPtr opened;
+            string failure;
+            try
+            {
+                opened = DynamicLinker.Open(candidate, out failure);
+            }
+            catch (DllNotFoundException exception)
+            {
+                // A system with another C library.
+                return "the system's linker was not found: " + exception.Message;
+            }
             if (opened == IntPtr.Zero) return failure;
             IntPtr function = DynamicLinker.Symbol(opened, "pml_version_number");
             if (function == IntPtr.Zero)
@@ -147,7 +157,14 @@ namespace Pml.Native
                 return;
             }
 #if NETCOREAPP3_0_OR_GREATER
-            NativeLibrary.SetDllImportResolver(typeof(Library).Assembly, Resolve);
+            try
+            {
+                NativeLibrary.SetDllImportResolver(typeof(Library).Assembly, Resolve);
+            }
+            catch (InvalidOperationException)
+            {
+                // The host has set a resolver for this assembly, and there is one at most: then that finds the library.
+            }
 #else
             ResolveByReflection();
 #endif
@@ -167,8 +184,15 @@ namespace Pml.Native
             Type resolver = Type.GetType("System.Runtime.InteropServices.DllImportResolver" + InteropAssembly);
             if (library == null || resolver == null) return;
             MethodInfo resolve = typeof(Library).GetMethod(nameof(Resolve), BindingFlags.NonPublic | BindingFlags.Static);
-            library.GetMethod("SetDllImportResolver")
-                .Invoke(null, new object[] { typeof(Library).Assembly, Delegate.CreateDelegate(resolver, resolve) });
+            try
+            {
+                library.GetMethod("SetDllImportResolver")
+                    .Invoke(null, new object[] { typeof(Library).Assembly, Delegate.CreateDelegate(resolver, resolve) });
+            }
+            catch (TargetInvocationException exception) when (exception.InnerException is InvalidOperationException)
+            {
+                // The host has set a resolver for this assembly, and there is one at most: then that finds the library.
+            }
         }
 #endif
 

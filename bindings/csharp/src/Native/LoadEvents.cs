@@ -19,11 +19,13 @@ namespace Pml.Native
         private static readonly LogCallback Log = OnLog;
         private static readonly DestroyCallback Destroy = OnDestroy;
 
+        private const int StackBetween = 4096;
+
         private readonly WeakReference<ProgressiveModelLoader> loader;
         private readonly Action<LogLevel, string> log;
         private readonly ManualResetEventSlim fullyTold = new ManualResetEventSlim();
-        private volatile Exception failure;
-        private volatile bool hasSurfaced;
+        private readonly object gate = new object();
+        private Load current = new Load();
         private volatile LoadProgress latest;
 
         internal LoadEvents(ProgressiveModelLoader loader, Action<LogLevel, string> log)
@@ -59,24 +61,30 @@ namespace Pml.Native
             options.user_data = MonoThreads.IsNeeded ? MonoThreads.Wrap(own) : own;
         }
 
-        /// <summary>A call that can wait begins: what an earlier one has said counts no more.</summary>
-        internal void Begin()
+        /// <summary>A call that can wait begins: the load that it waits for, a new one where the last was ended by an exception.</summary>
+        internal Load Begin()
         {
-            if (!hasSurfaced) return;
-            failure = null;
-            hasSurfaced = false;
+            lock (gate)
+            {
+                if (current.HasSurfaced) current = new Load();
+                return current;
+            }
         }
 
         /// <summary>Ends such a call: throws what it came to, with what a handler has thrown inside.</summary>
-        internal void Check(int status)
+        internal void Check(Load load, int status)
         {
-            Exception thrown = failure;
+            Exception thrown;
+            lock (gate)
+            {
+                thrown = load.Failure;
+                if (thrown != null) load.HasSurfaced = true;
+            }
             if (thrown == null)
             {
                 PmlException.Check(status);
                 return;
             }
-            hasSurfaced = true;
             if (status != 0) throw PmlException.Of(status, thrown);
             throw new PmlCancelledException("A handler of an event has thrown.", thrown);
         }
@@ -96,10 +104,10 @@ namespace Pml.Native
             if (loader.TryGetTarget(out ProgressiveModelLoader target)) target.Dispose();
         }
 
-        /// <summary>Waits until the handlers have been told that all is loaded.</summary>
-        internal void WaitUntilTold()
+        /// <summary>Waits until the handlers have been told that all is loaded; false where the time is over.</summary>
+        internal bool WaitUntilTold(TimeSpan timeout)
         {
-            fullyTold.Wait();
+            return fullyTold.Wait(timeout);
         }
 
         private static int OnLayerLoaded(IntPtr userData, pml_event_t* told)
@@ -147,13 +155,14 @@ namespace Pml.Native
         {
             MonoThreads.Admit();
             LoadEvents events = From(userData);
+            Load load = events.Current;
             try
             {
                 events.log((LogLevel)level, Utf8.Decode(message, length));
             }
             catch (Exception exception)
             {
-                events.Fail(exception);
+                events.Fail(load, exception);
             }
         }
 
@@ -178,28 +187,66 @@ namespace Pml.Native
         /// <summary>Tells the loader, while there is one; false where there is none any more.</summary>
         private bool Tell(pml_event_t* told, Action<ProgressiveModelLoader, LoadProgress> tell)
         {
+            Load load = Current;
             try
             {
                 LoadProgress progress = new LoadProgress(ref *told);
                 latest = progress;
-                if (!loader.TryGetTarget(out ProgressiveModelLoader target)) return false;
-                tell(target, progress);
+                return TellFarther(progress, tell);
             }
             catch (Exception exception)
             {
-                Fail(exception);
+                Fail(load, exception);
             }
             return true;
         }
 
-        /// <summary>Keeps the first exception for the call that waits, and ends the load.</summary>
-        private void Fail(Exception exception)
+        /// <summary>
+        /// Tells with this much of the stack in between: mono takes any word on a thread's stack for a reference, and where the
+        /// library's thread waits afterwards no word of a loader may be left.
+        /// </summary>
+        [MethodImpl(MethodImplOptions.NoInlining)]
+        private bool TellFarther(LoadProgress progress, Action<ProgressiveModelLoader, LoadProgress> tell)
         {
-            // Only the first one cancels: that is logged, and a log that throws would have it cancelled for ever.
-            if (failure != null && !hasSurfaced) return;
-            hasSurfaced = false;
-            failure = exception;
-            if (loader.TryGetTarget(out ProgressiveModelLoader target)) target.CancelQuietly();
+            byte* between = stackalloc byte[StackBetween];
+            for (int i = 0; i < StackBetween; i++) between[i] = 0;
+            return TellTarget(progress, tell) && between[0] == 0;
+        }
+
+        [MethodImpl(MethodImplOptions.NoInlining)]
+        private bool TellTarget(LoadProgress progress, Action<ProgressiveModelLoader, LoadProgress> tell)
+        {
+            if (!loader.TryGetTarget(out ProgressiveModelLoader target)) return false;
+            tell(target, progress);
+            return true;
+        }
+
+        private Load Current
+        {
+            get
+            {
+                lock (gate) return current;
+            }
+        }
+
+        /// <summary>Keeps the first exception for the calls that wait, and ends the load; nothing where that has ended.</summary>
+        private void Fail(Load load, Exception exception)
+        {
+            // Cancelled under the lock: whoever surfaces the exception may begin the next load, which this must not reach.
+            lock (gate)
+            {
+                // Only the first one cancels: that is logged, and a log that throws would have it cancelled for ever.
+                if (load != current || load.Failure != null) return;
+                load.Failure = exception;
+                if (loader.TryGetTarget(out ProgressiveModelLoader target)) target.CancelQuietly();
+            }
+        }
+
+        /// <summary>What waits until an exception of a handler has surfaced, and what a handler has thrown meanwhile.</summary>
+        internal sealed class Load
+        {
+            internal Exception Failure;
+            internal bool HasSurfaced;
         }
     }
 }

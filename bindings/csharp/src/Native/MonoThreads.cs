@@ -45,6 +45,7 @@ namespace Pml.Native
                 isReady = true;
                 LoadEvents.Prepare();
                 AppDomain.CurrentDomain.ProcessExit += (sender, told) => EndAll();
+                AppDomain.CurrentDomain.DomainUnload += (sender, told) => EndAll();
             }
             return block;
         }

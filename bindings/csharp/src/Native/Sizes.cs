@@ -15,5 +15,13 @@ namespace Pml.Native
             if (timeout < TimeSpan.Zero) throw new ArgumentOutOfRangeException(nameof(timeout));
             return (long)Math.Ceiling(timeout.TotalMilliseconds);
         }
+
+        /// <summary>What a wait of so many milliseconds, or -1, leaves after it took some.</summary>
+        internal static TimeSpan Rest(long milliseconds, long taken)
+        {
+            if (milliseconds < 0) return System.Threading.Timeout.InfiniteTimeSpan;
+            // At most what a wait of the runtime's takes.
+            return TimeSpan.FromMilliseconds(Math.Min(Math.Max(milliseconds - taken, 0), int.MaxValue));
+        }
     }
 }
