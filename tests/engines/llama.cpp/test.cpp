@@ -432,8 +432,11 @@ void refuse_variants(const std::string &models, const std::string &made) {
     How undescribed;
     undescribed.options = &quantised;
     undescribed.is_described = false;
-    refuses("metadata that do not say what is delivered", load_ours(dense, undescribed), PML_STATUS_WRONG_TYPE,
-            "'token_embd.weight': found Q8_0");
+    Loaded wrong = load_ours(dense, undescribed);
+    refuses("metadata that do not say what is delivered", wrong, PML_STATUS_WRONG_TYPE, "'token_embd.weight': found Q8_0");
+    // The first tensor is the wrong one: no norm, which would agree, is read behind it.
+    uint64_t read = wrong.stats.buffered_bytes + wrong.stats.direct_bytes;
+    report("  and only headers were read", read > 0 && read < 256 << 10, std::to_string(read) + " bytes");
     pml_options_t elsewhere = PML_OPTIONS_INIT;
     elsewhere.device = "cuda:0";
     int destroyed = 0;
