@@ -6,19 +6,25 @@
  *
  *     pml_ggml_open(path, NULL, &weights);
  *     metadata = gguf_init_from_file(path, no_alloc);
+ *     if (metadata == NULL) ...
  *     pml_ggml_describe(weights, metadata);
  *     model = llama_model_init_from_user(metadata, pml_ggml_set_tensor, weights, params);
  *     if (pml_ggml_status(weights) != PML_STATUS_OK) puts(pml_ggml_message(weights));
+ *     else if (model == NULL) ...
+ *     else if (pml_ggml_unused_count(weights) > 0) puts(pml_ggml_unused(weights, 0));
  *     gguf_free(metadata);
  *     pml_ggml_free(weights);
+ *
+ * Both NULLs are the engine's own errors, of which it tells in its log: pml_ggml_status may be PML_STATUS_OK then.
  *
  * An engine that makes its tensors itself calls pml_ggml_set_tensor for each of them, once they have memory.
  *
  * How bytes travel. Tensors of more than 256 KiB are read straight into the engine's memory where that is the host's, in
- * pieces on several threads; into other memory they go through ggml_backend_tensor_set, 16 MiB at a time. Smaller ones are
- * read ahead, in the files' order, many with one call, into 4 MiB of the binding's own: an engine names one tensor at a
- * time, and the order in which it names them is not the files'. That and one piece are all the memory it takes, beside some
- * 300 bytes a tensor.
+ * pieces on several threads; into other memory they go through ggml_backend_tensor_set, each tensor whole, or in pieces where
+ * pml_ggml_set_piece asks for that. Smaller ones are read ahead, in the files' order, many with one call, into 4 MiB of the
+ * binding's own: an engine names one tensor at a time, and the order in which it names them is not the files'. That and, for
+ * memory that is not the host's, one tensor, the largest, or a piece where asked, are all the memory it takes, beside some
+ * 350 bytes a tensor.
  *
  * Threads. An open file (pml_ggml_t) is used by one thread at a time.
  */
@@ -46,15 +52,15 @@ typedef struct pml_ggml_t pml_ggml_t;
 /* Tensors of at most so many bytes are read ahead, and so many bytes of them at once. */
 #define PML_GGML_SMALL_BYTES ((size_t)256 << 10)
 #define PML_GGML_AHEAD_BYTES ((size_t)4 << 20)
-/* How much goes to ggml_backend_tensor_set at once, unless pml_ggml_set_piece says otherwise. */
-#define PML_GGML_PIECE_BYTES ((size_t)16 << 20)
 
 /*
  * Opens a model as pml_loader_open does: headers only. `options` are those of pml.h, NULL for the initial ones; `device`
  * must be NULL or "cpu": what is read passes through the host's memory.
  *
- * Errors: those of pml_loader_open, told by pml_last_error; PML_STATUS_OUT_OF_MEMORY; PML_STATUS_INVALID_ARGUMENT for
- * another device. *out is NULL then. Free it with pml_ggml_free.
+ * Errors: those of pml_loader_open, told by pml_last_error; PML_STATUS_INVALID_ARGUMENT for another device, and
+ * PML_STATUS_OUT_OF_MEMORY for memory of the binding's own, of both of which the status alone tells: pml_last_error keeps what
+ * it said before. *out is NULL then. `destroy` of the options is called as pml.h says, for these two before this returns.
+ * Free it with pml_ggml_free.
  */
 static inline pml_status_t pml_ggml_open(const char *path, const pml_options_t *options, pml_ggml_t **out);
 
@@ -68,7 +74,8 @@ static inline pml_loader_t *pml_ggml_loader(const pml_ggml_t *weights);
  * Makes `metadata`, which was read from the same model, say what is delivered: an engine chooses the types of its tensors by
  * it. Tensors in other types than they are stored in (the option `dtype`, rules) get those; tensors of the model's other
  * files, which the first one's headers do not name, are added; and where there is no output.weight, as in models
- * whose embeddings are their output too, it is added as large as token_embd.weight, whose bytes it gets.
+ * whose embeddings are their output too, it is added as large as token_embd.weight, whose bytes it gets. The architecture that
+ * the metadata name is noted, for pml_ggml_set_tensor.
  *
  * Of a tensor that ggml cannot say (more than four dimensions, 64 bytes of name, or a type that it does not know) nothing is
  * changed: asking for it is an error.
@@ -76,16 +83,25 @@ static inline pml_loader_t *pml_ggml_loader(const pml_ggml_t *weights);
 static inline void pml_ggml_describe(pml_ggml_t *weights, struct gguf_context *metadata);
 
 /*
- * Fills a tensor that has memory by its name; `weights` is a pml_ggml_t. Its type and its shape, lengths of 1 aside, must
- * be those of the model's. The bytes are there on return.
+ * Fills a tensor that has memory by its name; `weights` is a pml_ggml_t. It must be contiguous; its type and its shape,
+ * lengths of 1 aside, must be those of the model's. The bytes are there on return.
  *
  * llama_model_init_from_user asks for every tensor that an architecture knows, those among them that the file does without.
  * These get what changes nothing: ones for scales ("*.scale", "*.input_scale") and for factors of rotations
  * ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"), zeros for biases ("*.bias") and for the
- * classifier ("cls.*") of a model that has nothing of one. Any other is an error, PML_STATUS_NOT_FOUND, for the model would
- * compute something else.
+ * classifier ("cls.*") of a model that has nothing of one, where pml_ggml_describe noted the architecture bert, qwen3, qwen3vl
+ * or neo-bert. Any other is an error, PML_STATUS_NOT_FOUND, for the model would compute something else; so are
+ * "blk.N.exp_probs_b_vl.bias", for which llama.cpp has another tensor, and one that another block of the model has: one
+ * block's was lost.
  *
- * It has no way to fail: after an error the tensor is all zeros, and pml_ggml_status tells.
+ * Two things it cannot tell. With LLAMA_POOLING_TYPE_RANK a classifier of zeros ranks everything alike, where llama.cpp's own
+ * loader leaves it out: use that pooling with models only that have a classifier. And the hook is not told what an
+ * architecture cannot do without, as Gemma 4 its rope_freqs.weight: of a model that should be complete, look at
+ * pml_ggml_neutral_count.
+ *
+ * It has no way to fail: after an error the tensor is all zeros, and pml_ggml_status tells. Unless that error is
+ * PML_STATUS_NOT_FOUND, nothing more is read, and all further tensors are zeros too. Into a tensor that is not contiguous
+ * nothing is written.
  */
 static inline void pml_ggml_set_tensor(struct ggml_tensor *tensor, void *weights);
 
@@ -102,8 +118,18 @@ static inline const char *pml_ggml_message(const pml_ggml_t *weights);
 static inline size_t pml_ggml_neutral_count(const pml_ggml_t *weights);
 
 /*
- * How many bytes ggml_backend_tensor_set gets at once, at least 4096: SIZE_MAX for buffers that take whole tensors only,
- * such as those that repack or split them. Tensors that are read ahead are set whole.
+ * How many of the model's tensors were not asked for yet. After a load each of them is one that the engine does not compute
+ * with: an architecture that it does not know fully, or metadata of another model.
+ */
+static inline size_t pml_ggml_unused_count(const pml_ggml_t *weights);
+
+/* The name of one of them, in the files' order; NULL from pml_ggml_unused_count on. Lives until pml_ggml_free. */
+static inline const char *pml_ggml_unused(const pml_ggml_t *weights, size_t index);
+
+/*
+ * Sets larger tensors in pieces of so many bytes, at least 4096, where their memory is not the host's; SIZE_MAX, the initial
+ * value, sets them whole. Ask for pieces only where the buffer takes a part of a tensor: those that repack, transform or split
+ * tensors do not, and ggml cannot tell which these are. Tensors that are read ahead are set whole.
  */
 static inline void pml_ggml_set_piece(pml_ggml_t *weights, size_t bytes);
 
@@ -112,11 +138,14 @@ static inline void pml_ggml_set_piece(pml_ggml_t *weights, size_t bytes);
 typedef struct pml_ggml_entry_t {
     pml_tensor_t *handle;
     pml_tensor_info_t info;
+    /* That of `info`, ending in NUL. */
+    const char *name;
     /* Where its bytes are in what was read ahead, and in which round of that: they are there until the next. */
     size_t ahead_at;
     size_t ahead_round;
     /* Whether there is no use in reading it ahead: it was, or it was asked for. */
     int is_past;
+    int is_asked_for;
 } pml_ggml_entry_t;
 
 struct pml_ggml_t {
@@ -125,6 +154,7 @@ struct pml_ggml_t {
     /* In the files' order, and each tensor's place in it by its index in the loader. */
     pml_ggml_entry_t *entries;
     size_t *places;
+    char *names;
     /* What was read ahead, and the arguments of the call that reads it. */
     char *ahead;
     size_t ahead_round;
@@ -136,6 +166,8 @@ struct pml_ggml_t {
     size_t piece_capacity;
     size_t piece_bytes;
     size_t neutral_count;
+    /* What general.architecture says in the metadata that were described. */
+    char architecture[64];
     pml_status_t status;
     char message[1024];
 };
@@ -147,6 +179,24 @@ static inline int pml_ggml_compare_(const void *left, const void *right)
     if (a->shard != b->shard) return a->shard < b->shard ? -1 : 1;
     if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
     return a->index < b->index ? -1 : a->index > b->index;
+}
+
+/* Gives each entry its name with a NUL. */
+static inline pml_status_t pml_ggml_copy_names_(pml_ggml_t *weights)
+{
+    size_t bytes = 1;
+    char *at;
+    for (size_t i = 0; i < weights->count; i++) bytes += weights->entries[i].info.name_length + 1;
+    at = weights->names = (char *)malloc(bytes);
+    if (at == NULL) return PML_STATUS_OUT_OF_MEMORY;
+    for (size_t i = 0; i < weights->count; i++) {
+        pml_ggml_entry_t *entry = &weights->entries[i];
+        memcpy(at, entry->info.name, entry->info.name_length);
+        at[entry->info.name_length] = 0;
+        entry->name = at;
+        at += entry->info.name_length + 1;
+    }
+    return PML_STATUS_OK;
 }
 
 static inline pml_status_t pml_ggml_list_(pml_ggml_t *weights)
@@ -170,21 +220,37 @@ static inline pml_status_t pml_ggml_list_(pml_ggml_t *weights)
     }
     qsort(weights->entries, n, sizeof *weights->entries, pml_ggml_compare_);
     for (size_t i = 0; i < n; i++) weights->places[weights->entries[i].info.index] = i;
-    return PML_STATUS_OK;
+    return pml_ggml_copy_names_(weights);
+}
+
+/* The caller's options, of which an older version may have fewer, with the host as their device where they name none. */
+static inline pml_options_t pml_ggml_host_options_(const pml_options_t *options)
+{
+    pml_options_t host = PML_OPTIONS_INIT;
+    if (options != NULL) {
+        size_t known = options->struct_size < sizeof host ? options->struct_size : sizeof host;
+        memcpy(&host, options, known);
+        host.struct_size = known;
+    }
+    if (host.device == NULL) host.device = "cpu";
+    return host;
 }
 
 static inline pml_status_t pml_ggml_open(const char *path, const pml_options_t *options, pml_ggml_t **out)
 {
-    pml_options_t host = PML_OPTIONS_INIT;
-    pml_ggml_t *weights;
-    pml_status_t status;
+    pml_options_t host = pml_ggml_host_options_(options);
+    pml_ggml_t *weights = NULL;
+    pml_status_t status = PML_STATUS_INVALID_ARGUMENT;
     *out = NULL;
-    if (options != NULL) host = *options;
-    if (host.device == NULL) host.device = "cpu";
-    if (strcmp(host.device, "cpu") != 0) return PML_STATUS_INVALID_ARGUMENT;
-    weights = (pml_ggml_t *)calloc(1, sizeof *weights);
-    if (weights == NULL) return PML_STATUS_OUT_OF_MEMORY;
-    weights->piece_bytes = PML_GGML_PIECE_BYTES;
+    if (strcmp(host.device, "cpu") == 0) {
+        weights = (pml_ggml_t *)calloc(1, sizeof *weights);
+        status = PML_STATUS_OUT_OF_MEMORY;
+    }
+    if (weights == NULL) {
+        if (host.destroy != NULL) host.destroy(host.user_data);
+        return status;
+    }
+    weights->piece_bytes = SIZE_MAX;
     status = pml_loader_open(path, &host, &weights->loader);
     if (status == PML_STATUS_OK) status = pml_ggml_list_(weights);
     if (status == PML_STATUS_OK) *out = weights;
@@ -200,6 +266,7 @@ static inline void pml_ggml_free(pml_ggml_t *weights)
     pml_loader_free(weights->loader);
     free(weights->entries);
     free(weights->places);
+    free(weights->names);
     free(weights->ahead_handles);
     free(weights->ahead_memory);
     free(weights->ahead_sizes);
@@ -233,23 +300,39 @@ static inline void pml_ggml_set_piece(pml_ggml_t *weights, size_t bytes)
     weights->piece_bytes = bytes < 4096 ? 4096 : bytes;
 }
 
-/* The tensor of this name; NULL where there is none. */
-static inline pml_ggml_entry_t *pml_ggml_find_(pml_ggml_t *weights, const char *name)
+static inline size_t pml_ggml_unused_count(const pml_ggml_t *weights)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < weights->count; i++) count += !weights->entries[i].is_asked_for;
+    return count;
+}
+
+static inline const char *pml_ggml_unused(const pml_ggml_t *weights, size_t index)
+{
+    for (size_t i = 0; i < weights->count; i++)
+        if (!weights->entries[i].is_asked_for && index-- == 0) return weights->entries[i].name;
+    return NULL;
+}
+
+/* The tensor of this name. Errors: PML_STATUS_NOT_FOUND where there is none; those of the loader. */
+static inline pml_status_t pml_ggml_find_(pml_ggml_t *weights, const char *name, pml_ggml_entry_t **out)
 {
     pml_tensor_t *handle = NULL;
     pml_tensor_info_t info = PML_TENSOR_INFO_INIT;
     pml_status_t status = pml_loader_tensor(weights->loader, name, &handle);
+    *out = NULL;
     if (status == PML_STATUS_OK) status = pml_tensor_get_info(handle, &info);
+    if (status == PML_STATUS_OK) *out = &weights->entries[weights->places[info.index]];
     pml_tensor_free(handle);
-    return status == PML_STATUS_OK ? &weights->entries[weights->places[info.index]] : NULL;
+    return status;
 }
 
-/* The tensor that one of this name gets its bytes from; NULL where there is none. */
-static inline pml_ggml_entry_t *pml_ggml_source_(pml_ggml_t *weights, const char *name)
+/* The tensor that one of this name gets its bytes from. Errors: those of pml_ggml_find_. */
+static inline pml_status_t pml_ggml_source_(pml_ggml_t *weights, const char *name, pml_ggml_entry_t **out)
 {
-    pml_ggml_entry_t *entry = pml_ggml_find_(weights, name);
-    if (entry == NULL && strcmp(name, "output.weight") == 0) entry = pml_ggml_find_(weights, "token_embd.weight");
-    return entry;
+    pml_status_t status = pml_ggml_find_(weights, name, out);
+    int is_tied = status == PML_STATUS_NOT_FOUND && strcmp(name, "output.weight") == 0;
+    return is_tied ? pml_ggml_find_(weights, "token_embd.weight", out) : status;
 }
 
 /* What an engine would make of a tensor of the model; 0 where ggml cannot say it. */
@@ -281,16 +364,14 @@ static inline void pml_ggml_describe_one_(const pml_tensor_info_t *info, const c
 
 static inline void pml_ggml_describe(pml_ggml_t *weights, struct gguf_context *metadata)
 {
-    const pml_ggml_entry_t *output = pml_ggml_source_(weights, "output.weight");
-    for (size_t i = 0; i < weights->count; i++) {
-        const pml_tensor_info_t *info = &weights->entries[i].info;
-        char name[GGML_MAX_NAME];
-        if (info->name_length >= sizeof name) continue;
-        memcpy(name, info->name, info->name_length);
-        name[info->name_length] = 0;
-        pml_ggml_describe_one_(info, name, metadata);
-    }
-    if (output != NULL) pml_ggml_describe_one_(&output->info, "output.weight", metadata);
+    pml_ggml_entry_t *output = NULL;
+    int64_t key = gguf_find_key(metadata, "general.architecture");
+    if (key >= 0 && gguf_get_kv_type(metadata, key) == GGUF_TYPE_STRING)
+        snprintf(weights->architecture, sizeof weights->architecture, "%s", gguf_get_val_str(metadata, key));
+    for (size_t i = 0; i < weights->count; i++)
+        pml_ggml_describe_one_(&weights->entries[i].info, weights->entries[i].name, metadata);
+    if (pml_ggml_source_(weights, "output.weight", &output) == PML_STATUS_OK)
+        pml_ggml_describe_one_(&output->info, "output.weight", metadata);
 }
 
 /* Notes an error; the first one stays, but a tensor that is not there is the least of them. */
@@ -334,20 +415,30 @@ static inline void pml_ggml_put_(struct ggml_tensor *tensor, const void *data, s
     else ggml_backend_tensor_set(tensor, data, offset, bytes);
 }
 
+static inline void pml_ggml_repeat_(char *memory, size_t bytes, float value)
+{
+    memset(memory, 0, bytes);
+    for (size_t i = 0; value != 0 && i + sizeof value <= bytes; i += sizeof value) memcpy(memory + i, &value, sizeof value);
+}
+
 /* Fills an F32 tensor with one value, or one of any type with zeros. */
 static inline void pml_ggml_fill_(pml_ggml_t *weights, struct ggml_tensor *tensor, float value)
 {
     size_t total = ggml_nbytes(tensor);
-    size_t most = total < weights->piece_bytes ? total : weights->piece_bytes / sizeof value * sizeof value;
-    char *piece = pml_ggml_piece_(weights, most);
-    if (piece == NULL) {
-        pml_ggml_refuse_(weights, PML_STATUS_OUT_OF_MEMORY, tensor, "no memory", "memory for a piece of it");
+    size_t most = total <= weights->piece_bytes ? total : weights->piece_bytes / sizeof value * sizeof value;
+    char *piece;
+    if (pml_ggml_is_host_(tensor)) {
+        pml_ggml_repeat_((char *)tensor->data, total, value);
         return;
     }
-    memset(piece, 0, most);
-    for (size_t i = 0; value != 0 && i + sizeof value <= most; i += sizeof value) memcpy(piece + i, &value, sizeof value);
+    piece = pml_ggml_piece_(weights, most);
+    if (piece == NULL) {
+        pml_ggml_refuse_(weights, PML_STATUS_OUT_OF_MEMORY, tensor, "no memory", "memory to fill it from");
+        return;
+    }
+    pml_ggml_repeat_(piece, most, value);
     for (size_t done = 0; done < total; done += most)
-        pml_ggml_put_(tensor, piece, done, total - done < most ? total - done : most);
+        ggml_backend_tensor_set(tensor, piece, done, total - done < most ? total - done : most);
 }
 
 static inline int pml_ggml_ends_with_(const char *name, const char *end)
@@ -358,25 +449,66 @@ static inline int pml_ggml_ends_with_(const char *name, const char *end)
 
 static inline int pml_ggml_has_classifier_(const pml_ggml_t *weights)
 {
+    for (size_t i = 0; i < weights->count; i++)
+        if (strncmp(weights->entries[i].name, "cls.", 4) == 0) return 1;
+    return 0;
+}
+
+/* What is behind "blk.N." in a name, NULL in one that does not begin so. */
+static inline const char *pml_ggml_in_block_(const char *name)
+{
+    size_t at = 4;
+    if (strncmp(name, "blk.", 4) != 0) return NULL;
+    while (name[at] >= '0' && name[at] <= '9') at++;
+    return at > 4 && name[at] == '.' ? name + at + 1 : NULL;
+}
+
+/* Whether a block of the model has a tensor of this name: then this block's was lost. */
+static inline int pml_ggml_has_sibling_(const pml_ggml_t *weights, const char *name)
+{
+    const char *wanted = pml_ggml_in_block_(name);
+    if (wanted == NULL) return 0;
     for (size_t i = 0; i < weights->count; i++) {
-        const pml_tensor_info_t *info = &weights->entries[i].info;
-        if (info->name_length > 4 && memcmp(info->name, "cls.", 4) == 0) return 1;
+        const char *found = pml_ggml_in_block_(weights->entries[i].name);
+        if (found != NULL && strcmp(found, wanted) == 0) return 1;
     }
     return 0;
+}
+
+/* Whether the engine leaves what the classifier computes alone unless it is asked to rank. */
+static inline int pml_ggml_only_ranks_(const pml_ggml_t *weights)
+{
+    const char *name = weights->architecture;
+    return strcmp(name, "bert") == 0 || strcmp(name, "qwen3") == 0 || strcmp(name, "qwen3vl") == 0 ||
+           strcmp(name, "neo-bert") == 0;
+}
+
+static inline int pml_ggml_zeros_are_neutral_(const pml_ggml_t *weights, const char *name)
+{
+    int is_bias = pml_ggml_ends_with_(name, ".bias");
+    if (strncmp(name, "cls.", 4) == 0)
+        return pml_ggml_only_ranks_(weights) && (is_bias || !pml_ggml_has_classifier_(weights));
+    /* The engine takes exp_probs_b where this is not. */
+    return is_bias && !pml_ggml_ends_with_(name, ".exp_probs_b_vl.bias");
+}
+
+static inline int pml_ggml_ones_are_neutral_(const char *name)
+{
+    return pml_ggml_ends_with_(name, ".scale") || pml_ggml_ends_with_(name, ".input_scale") ||
+           strcmp(name, "rope_freqs.weight") == 0 || strcmp(name, "rope_factors_long.weight") == 0 ||
+           strcmp(name, "rope_factors_short.weight") == 0;
 }
 
 /* A tensor that the model has not: what changes nothing, where there is such a value. */
 static inline void pml_ggml_set_absent_(pml_ggml_t *weights, struct ggml_tensor *tensor)
 {
     const char *name = ggml_get_name(tensor);
-    int is_one = pml_ggml_ends_with_(name, ".scale") || pml_ggml_ends_with_(name, ".input_scale") ||
-                 strcmp(name, "rope_freqs.weight") == 0 || strcmp(name, "rope_factors_long.weight") == 0 ||
-                 strcmp(name, "rope_factors_short.weight") == 0;
-    int is_classifier = strncmp(name, "cls.", 4) == 0 && !pml_ggml_has_classifier_(weights);
-    int is_zero = pml_ggml_ends_with_(name, ".bias") || is_classifier;
-    is_one = is_one && tensor->type == GGML_TYPE_F32;
+    int is_lost = pml_ggml_has_sibling_(weights, name);
+    int is_zero = !is_lost && pml_ggml_zeros_are_neutral_(weights, name);
+    int is_one = !is_lost && tensor->type == GGML_TYPE_F32 && pml_ggml_ones_are_neutral_(name);
     pml_ggml_fill_(weights, tensor, is_one ? 1.0F : 0.0F);
     if (is_zero || is_one) weights->neutral_count++;
+    else if (is_lost) pml_ggml_refuse_(weights, PML_STATUS_NOT_FOUND, tensor, "it in other blocks only", "one in this block");
     else pml_ggml_refuse_(weights, PML_STATUS_NOT_FOUND, tensor, "none in the model", "one");
 }
 
@@ -407,10 +539,6 @@ static inline int pml_ggml_agree_(pml_ggml_t *weights, const pml_ggml_entry_t *e
     size_t our_count = pml_ggml_lengths_(info->shape, info->rank, 0, ours);
     size_t their_count = pml_ggml_lengths_(tensor->ne, GGML_MAX_DIMS, 1, theirs);
     char found[160], expected[160];
-    if (!ggml_is_contiguous(tensor)) {
-        pml_ggml_refuse_(weights, PML_STATUS_UNSUPPORTED, tensor, "rows that lie apart", "a contiguous tensor");
-        return 0;
-    }
     if (info->delivered_dtype == (uint32_t)tensor->type && info->bytes == ggml_nbytes(tensor) && our_count == their_count &&
         memcmp(ours, theirs, our_count * sizeof *ours) == 0)
         return 1;
@@ -443,8 +571,9 @@ static inline pml_status_t pml_ggml_read_ahead_(pml_ggml_t *weights, pml_ggml_en
     status = pml_loader_load_into(weights->loader, weights->ahead_handles, weights->ahead_memory, weights->ahead_sizes, n,
                                   PML_STREAM_HOST);
     if (status == PML_STATUS_OK) return status;
-    /* Another's error is not this one's: it is read alone, and so are the others. */
     weights->ahead_round++;
+    if (status == PML_STATUS_CANCELLED) return status;
+    /* Another's error is not this one's: it is read alone. */
     status = pml_loader_load_into(weights->loader, weights->ahead_handles, weights->ahead_memory, weights->ahead_sizes, 1,
                                   PML_STREAM_HOST);
     if (status == PML_STATUS_OK) first->ahead_round = weights->ahead_round;
@@ -483,26 +612,11 @@ static inline pml_status_t pml_ggml_set_large_(pml_ggml_t *weights, pml_ggml_ent
     return status;
 }
 
-static inline void pml_ggml_set_tensor(struct ggml_tensor *tensor, void *user_data)
+/* Brings the bytes of a tensor that agrees. */
+static inline void pml_ggml_set_present_(pml_ggml_t *weights, pml_ggml_entry_t *entry, struct ggml_tensor *tensor)
 {
-    pml_ggml_t *weights = (pml_ggml_t *)user_data;
-    pml_ggml_entry_t *entry = pml_ggml_source_(weights, ggml_get_name(tensor));
-    pml_status_t status;
-    if (ggml_nbytes(tensor) == 0) return;
-    if (tensor->data == NULL) {
-        pml_ggml_refuse_(weights, PML_STATUS_INVALID_ARGUMENT, tensor, "no memory", "a tensor that has its memory");
-        return;
-    }
-    if (entry == NULL) {
-        pml_ggml_set_absent_(weights, tensor);
-        return;
-    }
-    if (!pml_ggml_agree_(weights, entry, tensor)) {
-        pml_ggml_fill_(weights, tensor, 0);
-        return;
-    }
-    status = entry->info.bytes <= PML_GGML_SMALL_BYTES ? pml_ggml_set_small_(weights, entry, tensor)
-                                                       : pml_ggml_set_large_(weights, entry, tensor);
+    pml_status_t status = entry->info.bytes <= PML_GGML_SMALL_BYTES ? pml_ggml_set_small_(weights, entry, tensor)
+                                                                    : pml_ggml_set_large_(weights, entry, tensor);
     entry->is_past = 1;
     if (status == PML_STATUS_OK) return;
     if (status == PML_STATUS_OUT_OF_MEMORY)
@@ -510,6 +624,33 @@ static inline void pml_ggml_set_tensor(struct ggml_tensor *tensor, void *user_da
     else
         pml_ggml_note_(weights, status, pml_last_error());
     pml_ggml_fill_(weights, tensor, 0);
+}
+
+/* Whether a tensor can be written to; if not, that is noted. */
+static inline int pml_ggml_is_writable_(pml_ggml_t *weights, const struct ggml_tensor *tensor)
+{
+    if (tensor->data == NULL)
+        pml_ggml_refuse_(weights, PML_STATUS_INVALID_ARGUMENT, tensor, "no memory", "a tensor that has its memory");
+    else if (!ggml_is_contiguous(tensor))
+        pml_ggml_refuse_(weights, PML_STATUS_UNSUPPORTED, tensor, "rows that lie apart", "a contiguous tensor");
+    else
+        return 1;
+    return 0;
+}
+
+static inline void pml_ggml_set_tensor(struct ggml_tensor *tensor, void *user_data)
+{
+    pml_ggml_t *weights = (pml_ggml_t *)user_data;
+    pml_ggml_entry_t *entry = NULL;
+    pml_status_t status = pml_ggml_source_(weights, ggml_get_name(tensor), &entry);
+    if (entry != NULL) entry->is_asked_for = 1;
+    if (ggml_nbytes(tensor) == 0 || !pml_ggml_is_writable_(weights, tensor)) return;
+    if (status != PML_STATUS_OK && status != PML_STATUS_NOT_FOUND) pml_ggml_note_(weights, status, pml_last_error());
+    /* After an error the model is of no use: reading more of it would only take time. */
+    if (weights->status != PML_STATUS_OK && weights->status != PML_STATUS_NOT_FOUND) pml_ggml_fill_(weights, tensor, 0);
+    else if (entry == NULL) pml_ggml_set_absent_(weights, tensor);
+    else if (pml_ggml_agree_(weights, entry, tensor)) pml_ggml_set_present_(weights, entry, tensor);
+    else pml_ggml_fill_(weights, tensor, 0);
 }
 
 #ifdef __cplusplus

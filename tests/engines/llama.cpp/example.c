@@ -4,6 +4,23 @@
 
 #include "pml_ggml.h"
 
+/* Whether the engine has the whole model; says why not. */
+static int is_complete(const char *path, const struct gguf_context *metadata, const struct llama_model *model,
+                       const pml_ggml_t *weights)
+{
+    if (metadata == NULL)
+        fprintf(stderr, "%s: ggml cannot read its headers\n", path);
+    else if (pml_ggml_status(weights) != PML_STATUS_OK)
+        fprintf(stderr, "%s\n", pml_ggml_message(weights));
+    else if (model == NULL)
+        fprintf(stderr, "%s: llama.cpp made no model of it; its log says why\n", path);
+    else if (pml_ggml_unused_count(weights) > 0)
+        fprintf(stderr, "%s: llama.cpp did not ask for '%s'\n", path, pml_ggml_unused(weights, 0));
+    else
+        return 1;
+    return 0;
+}
+
 static struct llama_model *load(const char *path)
 {
     struct gguf_init_params headers_only = {true, NULL};
@@ -21,8 +38,7 @@ static struct llama_model *load(const char *path)
         pml_ggml_describe(weights, metadata);
         model = llama_model_init_from_user(metadata, pml_ggml_set_tensor, weights, params);
     }
-    if (pml_ggml_status(weights) != PML_STATUS_OK) {
-        fprintf(stderr, "%s\n", pml_ggml_message(weights));
+    if (!is_complete(path, metadata, model, weights)) {
         llama_model_free(model);
         model = NULL;
     }

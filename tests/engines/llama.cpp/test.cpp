@@ -63,15 +63,19 @@ struct Loaded {
     Own<llama_model> model;
     pml_status_t status = PML_STATUS_OK;
     std::string message;
-    size_t neutral_count = 0;
+    size_t neutral_count = 0, unused_count = 0;
+    std::string unused;
     pml_stats_t stats = PML_STATS_INIT;
 };
 
 struct How {
     const pml_options_t *options = nullptr;
     const llama_model_tensor_buft_override *overrides = nullptr;
-    size_t piece = PML_GGML_PIECE_BYTES;
+    // Pieces of so many bytes; 0 where pml_ggml_set_piece is not called.
+    size_t piece = 0;
     bool is_described = true;
+    // Whether the file does without something that llama.cpp's hook asks for.
+    bool lacks_optional = false;
     // What the metadata are of, where they are another model's.
     std::string metadata_path;
     // Called when headers are read and no tensor is.
@@ -90,7 +94,7 @@ Loaded load_ours(const std::string &path, const How &how = How()) {
     const std::string &described = how.metadata_path.empty() ? path : how.metadata_path;
     Own<gguf_context> metadata(gguf_init_from_file(described.c_str(), {true, nullptr}));
     if (how.is_described) pml_ggml_describe(handle, metadata.get());
-    pml_ggml_set_piece(handle, how.piece);
+    if (how.piece != 0) pml_ggml_set_piece(handle, how.piece);
     if (how.before) how.before();
     llama_model_params params = model_params();
     params.tensor_buft_overrides = how.overrides;
@@ -98,6 +102,8 @@ Loaded load_ours(const std::string &path, const How &how = How()) {
     loaded.status = pml_ggml_status(handle);
     loaded.message = pml_ggml_message(handle);
     loaded.neutral_count = pml_ggml_neutral_count(handle);
+    loaded.unused_count = pml_ggml_unused_count(handle);
+    if (loaded.unused_count > 0) loaded.unused = pml_ggml_unused(handle, 0);
     pml_loader_stats(pml_ggml_loader(handle), &loaded.stats);
     return loaded;
 }
@@ -201,7 +207,9 @@ void compare(const std::string &what, const std::string &their_path, const std::
     }
     std::string detail;
     bool is_same = same(outputs(theirs.get(), is_encoder), outputs(ours.model.get(), is_encoder), detail);
-    report(what, is_same, detail + "; " + std::to_string(ours.neutral_count) + " tensors that the file does without");
+    detail += "; " + std::to_string(ours.neutral_count) + " tensors that the file does without";
+    if (ours.unused_count > 0) detail += "; not asked for: " + ours.unused;
+    report(what, is_same && ours.unused_count == 0 && (!how.lacks_optional || ours.neutral_count > 0), detail);
 }
 
 void refuses(const std::string &what, const Loaded &loaded, pml_status_t status, const std::string &part) {
@@ -213,7 +221,7 @@ void refuses(const std::string &what, const Loaded &loaded, pml_status_t status,
 namespace far {
 
 bool is_host;
-size_t calls, most_bytes, bytes;
+size_t calls, parts, most_bytes, bytes;
 
 const char *name(ggml_backend_buffer_type_t) { return "FAR"; }
 size_t alignment(ggml_backend_buffer_type_t) { return 64; }
@@ -224,6 +232,7 @@ void clear(ggml_backend_buffer_t buffer, uint8_t value) { std::memset(buffer->co
 void set(ggml_backend_buffer_t, ggml_tensor *tensor, const void *data, size_t offset, size_t size) {
     std::memcpy(static_cast<char *>(tensor->data) + offset, data, size);
     calls++;
+    parts += offset != 0 || size != ggml_nbytes(tensor);
     bytes += size;
     most_bytes = std::max(most_bytes, size);
 }
@@ -263,12 +272,12 @@ void compare_far(const std::string &model, const std::string &path, bool is_enco
     how.overrides = overrides;
     how.piece = piece;
     far::is_host = false;
-    far::calls = far::most_bytes = far::bytes = 0;
+    far::calls = far::parts = far::most_bytes = far::bytes = 0;
     Loaded ours = load_ours(path, how);
     far::is_host = true;
     Own<llama_model> theirs = load_theirs(path);
     std::string what = model + " in memory that is not the host's, " +
-                       (piece == SIZE_MAX ? "whole tensors" : std::to_string(piece / 1024) + " KiB at a time");
+                       (piece == 0 ? "whole tensors" : std::to_string(piece / 1024) + " KiB at a time");
     if (!theirs || !ours.model || ours.status != PML_STATUS_OK || far::calls == 0) {
         report(what, false, ours.message + " " + log_text);
         return;
@@ -276,7 +285,7 @@ void compare_far(const std::string &model, const std::string &path, bool is_enco
     std::string detail;
     bool is_same = same(outputs(theirs.get(), is_encoder), outputs(ours.model.get(), is_encoder), detail);
     // Those that are read ahead are set whole.
-    bool is_bounded = far::most_bytes <= std::max(piece, PML_GGML_SMALL_BYTES);
+    bool is_bounded = piece == 0 ? far::parts == 0 : far::parts > 0 && far::most_bytes <= std::max(piece, PML_GGML_SMALL_BYTES);
     detail += "; " + std::to_string(far::calls) + " calls, " + std::to_string(far::bytes) + " bytes, the longest of " +
               std::to_string(far::most_bytes);
     report(what, is_same && is_bounded, detail);
@@ -325,6 +334,36 @@ void copy_file(const std::string &from, const std::string &to) {
     if (std::system(("cp '" + from + "' '" + to + "' && chmod u+w '" + to + "'").c_str()) != 0) std::exit(1);
 }
 
+// A model whose matrices are converted to F16 while it loads; its vectors stay what they are.
+void compare_converted(const std::string &path) {
+    pml_rules_t *rules = nullptr;
+    if (pml_rules_new(&rules) != PML_STATUS_OK) std::exit(1);
+    for (const char *pattern : {"*norm*", "*.bias", "*scale*", "rope_*"})
+        if (pml_rules_dtype(rules, pattern, PML_DTYPE_KEEP) != PML_STATUS_OK) std::exit(1);
+    pml_options_t half = PML_OPTIONS_INIT;
+    half.dtype = PML_DTYPE_F16;
+    half.rules = rules;
+    How how;
+    how.options = &half;
+    Loaded ours = load_ours(path, how);
+    pml_rules_free(rules);
+    Own<llama_model> theirs = load_theirs(path);
+    if (!theirs || !ours.model || ours.status != PML_STATUS_OK) {
+        report("matrices converted to F16", false, ours.message + " " + log_text);
+        return;
+    }
+    std::vector<float> right = outputs(theirs.get(), false), found = outputs(ours.model.get(), false);
+    double product = 0, right_square = 0, found_square = 0;
+    for (size_t i = 0; i < right.size(); i++) {
+        product += double(right[i]) * found[i];
+        right_square += double(right[i]) * right[i];
+        found_square += double(found[i]) * found[i];
+    }
+    double cosine = product / std::sqrt(right_square * found_square);
+    report("matrices converted to F16 while they load, rules keeping the vectors", cosine > 0.999 && cosine < 1,
+           "cosine " + std::to_string(cosine));
+}
+
 void compare_variants(const std::string &models, const std::string &made) {
     std::string dense = models + "/llama-dense.gguf", moe = models + "/qwen3moe-moe.gguf";
     std::string bert = models + "/all-MiniLM-L6-v2-f16.gguf";
@@ -332,11 +371,13 @@ void compare_variants(const std::string &models, const std::string &made) {
     write_without(dense, made + "/plain.gguf", [](const std::string &name) {
         return ends_with(name, ".bias") || ends_with(name, "scale") || name == "rope_freqs.weight";
     });
-    compare("llama-dense without what is optional", made + "/plain.gguf", made + "/plain.gguf", false);
+    How lacking;
+    lacking.lacks_optional = true;
+    compare("llama-dense without what is optional", made + "/plain.gguf", made + "/plain.gguf", false, lacking);
     write_without(dense, made + "/tied.gguf", [](const std::string &name) { return name == "output.weight"; });
     compare("llama-dense whose embeddings are its output", made + "/tied.gguf", made + "/tied.gguf", false);
     write_without(bert, made + "/bare.gguf", [](const std::string &name) { return ends_with(name, "attn_k.bias"); });
-    compare("all-MiniLM-L6-v2-f16 without a bias", made + "/bare.gguf", made + "/bare.gguf", true);
+    compare("all-MiniLM-L6-v2-f16 without a bias", made + "/bare.gguf", made + "/bare.gguf", true, lacking);
 
     std::string split = write_split(moe, made + "/split");
     compare("qwen3moe-moe in two files", split, split, false);
@@ -347,6 +388,7 @@ void compare_variants(const std::string &models, const std::string &made) {
     how.options = &quantised;
     compare("llama-dense converted to Q8_0 while it loads, with what pml convert writes", made + "/q8_0.gguf", dense, false,
             how);
+    compare_converted(dense);
     pml_options_t direct = PML_OPTIONS_INIT;
     direct.io = PML_IO_DIRECT;
     how.options = &direct;
@@ -359,6 +401,9 @@ void refuse_variants(const std::string &models, const std::string &made) {
     std::string norm = "blk.1.ffn_norm.weight";
     write_without(dense, made + "/lacking.gguf", [&](const std::string &name) { return name == norm; });
     refuses("a model that lacks what it needs", load_ours(made + "/lacking.gguf"), PML_STATUS_NOT_FOUND, norm);
+    std::string bias = "blk.1.attn_k.bias";
+    write_without(bert, made + "/lost.gguf", [&](const std::string &name) { return name == bias; });
+    refuses("a model one of whose blocks lacks its bias", load_ours(made + "/lost.gguf"), PML_STATUS_NOT_FOUND, bias);
 
     copy_file(bert, made + "/cut.gguf");
     How how;
@@ -367,7 +412,9 @@ void refuse_variants(const std::string &models, const std::string &made) {
     };
     Loaded cut = load_ours(made + "/cut.gguf", how);
     refuses("a model that is cut after its headers were read", cut, PML_STATUS_TRUNCATED, "cut.gguf");
-    report("  and the model can be freed", cut.model != nullptr);
+    bool was_made = cut.model != nullptr;
+    cut.model.reset();
+    report("  and the model can be freed", was_made);
     refuses("a model that was cut before", load_ours(made + "/cut.gguf"), PML_STATUS_TRUNCATED, "cut.gguf");
 
     copy_file(dense, made + "/damaged.gguf");
@@ -385,13 +432,20 @@ void refuse_variants(const std::string &models, const std::string &made) {
     How undescribed;
     undescribed.options = &quantised;
     undescribed.is_described = false;
-    refuses("metadata that do not say what is delivered", load_ours(dense, undescribed), PML_STATUS_WRONG_TYPE,
-            "'token_embd.weight': found Q8_0");
+    Loaded wrong = load_ours(dense, undescribed);
+    refuses("metadata that do not say what is delivered", wrong, PML_STATUS_WRONG_TYPE, "'token_embd.weight': found Q8_0");
+    // The first tensor is the wrong one: no norm, which would agree, is read behind it.
+    uint64_t read = wrong.stats.buffered_bytes + wrong.stats.direct_bytes;
+    report("  and only headers were read", read > 0 && read < 256 << 10, std::to_string(read) + " bytes");
     pml_options_t elsewhere = PML_OPTIONS_INIT;
     elsewhere.device = "cuda:0";
+    int destroyed = 0;
+    elsewhere.user_data = &destroyed;
+    elsewhere.destroy = [](void *count) { ++*static_cast<int *>(count); };
     pml_ggml_t *weights = nullptr;
     report("a GPU as the loader's device is refused",
            pml_ggml_open(dense.c_str(), &elsewhere, &weights) == PML_STATUS_INVALID_ARGUMENT && weights == nullptr);
+    report("  and its options are destroyed, once", destroyed == 1);
 }
 
 // An engine that makes its tensors itself: each is asked for in an order of its own, some twice.
@@ -404,6 +458,8 @@ void fill_own_tensors(const std::string &path, const std::string &order,
     pml_ggml_t *handle = nullptr;
     pml_ggml_open(path.c_str(), nullptr, &handle);
     Own<pml_ggml_t> weights(handle);
+    bool is_none_used = pml_ggml_unused_count(handle) == static_cast<size_t>(gguf_get_n_tensors(metadata.get())) &&
+                        gguf_find_tensor(metadata.get(), pml_ggml_unused(handle, 0)) >= 0;
     std::vector<ggml_tensor *> wanted;
     for (ggml_tensor *tensor = ggml_get_first_tensor(context); tensor; tensor = ggml_get_next_tensor(context, tensor))
         wanted.push_back(tensor);
@@ -425,6 +481,8 @@ void fill_own_tensors(const std::string &path, const std::string &order,
     std::snprintf(detail, sizeof detail, "%zu tensors, %zu wrong, %.2f times their bytes read", wanted.size(), wrong, reads);
     bool is_right = pml_ggml_status(handle) == PML_STATUS_OK && wrong == 0 && reads <= most_reads;
     report("an engine's own tensors, " + order, is_right, detail);
+    bool are_all_used = pml_ggml_unused_count(handle) == 0 && pml_ggml_unused(handle, 0) == nullptr;
+    report("  first none was asked for, then all", is_none_used && are_all_used);
     ggml_backend_buffer_free(buffer);
 
     // Without a buffer its memory is gone.
@@ -433,6 +491,53 @@ void fill_own_tensors(const std::string &path, const std::string &order,
     pml_ggml_set_tensor(wanted[0], handle);
     bool is_refused = pml_ggml_status(handle) == PML_STATUS_INVALID_ARGUMENT;
     report("  and one without memory is refused", is_refused, pml_ggml_message(handle));
+}
+
+// What a tensor of eight numbers holds that is asked for by this name, all of them alike; NAN where they are not. Which error
+// there was is told in `status`.
+float filled(const std::string &path, const char *name, bool is_described, bool is_contiguous, pml_status_t &status) {
+    pml_ggml_t *handle = nullptr;
+    if (pml_ggml_open(path.c_str(), nullptr, &handle) != PML_STATUS_OK) std::exit(1);
+    Own<pml_ggml_t> weights(handle);
+    Own<gguf_context> metadata(gguf_init_from_file(path.c_str(), {true, nullptr}));
+    if (is_described) pml_ggml_describe(handle, metadata.get());
+    Own<ggml_context> context(ggml_init({1 << 16, nullptr, false}));
+    ggml_tensor *whole = ggml_new_tensor_2d(context.get(), GGML_TYPE_F32, 2, 4);
+    ggml_tensor *tensor = is_contiguous ? whole : ggml_transpose(context.get(), whole);
+    float *values = static_cast<float *>(whole->data);
+    std::fill(values, values + 8, 7.0f);
+    ggml_set_name(tensor, name);
+    pml_ggml_set_tensor(tensor, handle);
+    status = pml_ggml_status(handle);
+    bool is_alike = std::all_of(values, values + 8, [&](float value) { return value == values[0]; });
+    return is_alike ? values[0] : NAN;
+}
+
+void fill_absent(const std::string &models) {
+    std::string bert = models + "/all-MiniLM-L6-v2-f16.gguf", dense = models + "/llama-dense.gguf";
+    struct {
+        const char *what, *name;
+        const std::string &path;
+        bool is_described, is_contiguous;
+        float value;
+        pml_status_t status;
+    } cases[] = {
+        {"a scale is ones", "blk.0.none.scale", bert, true, true, 1, PML_STATUS_OK},
+        {"a bias is zeros", "blk.0.none.bias", bert, true, true, 0, PML_STATUS_OK},
+        {"a classifier of bert is zeros", "cls.weight", bert, true, true, 0, PML_STATUS_OK},
+        {"a classifier of another architecture is refused", "cls.output.weight", dense, true, true, 0, PML_STATUS_NOT_FOUND},
+        {"its bias too", "cls.output.bias", dense, true, true, 0, PML_STATUS_NOT_FOUND},
+        {"so is one of an unknown architecture", "cls.weight", bert, false, true, 0, PML_STATUS_NOT_FOUND},
+        {"a bias that has a substitute is refused", "blk.0.exp_probs_b_vl.bias", dense, true, true, 0, PML_STATUS_NOT_FOUND},
+        {"a bias that other blocks have is refused", "blk.99.attn_k.bias", bert, true, true, 0, PML_STATUS_NOT_FOUND},
+        {"where rows lie apart nothing is written", "blk.0.none.bias", bert, true, false, 7, PML_STATUS_UNSUPPORTED},
+    };
+    for (const auto &one : cases) {
+        pml_status_t status = PML_STATUS_OK;
+        float value = filled(one.path, one.name, one.is_described, one.is_contiguous, status);
+        report(std::string("an absent tensor: ") + one.what, value == one.value && status == one.status,
+               std::string(pml_status_name(status)) + ", " + std::to_string(value));
+    }
 }
 
 void fill_own(const std::string &models) {
@@ -508,11 +613,12 @@ int main(int argc, char **argv) {
         std::string path = models + "/" + model.name + ".gguf";
         compare(model.name, path, path, model.is_encoder);
         compare_far(model.name, path, model.is_encoder, 64 << 10);
-        compare_far(model.name, path, model.is_encoder, SIZE_MAX);
+        compare_far(model.name, path, model.is_encoder, 0);
     }
     compare_variants(models, made);
     refuse_variants(models, made);
     fill_own(models);
+    fill_absent(models);
     compare("a larger model", large, large, false);
     for (bool is_cold : {false, true}) {
         for (const auto &model : cases) time_loads(model.name, models + "/" + model.name + ".gguf", 21, is_cold);
