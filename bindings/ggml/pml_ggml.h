@@ -91,8 +91,8 @@ static inline void pml_ggml_describe(pml_ggml_t *weights, struct gguf_context *m
  * ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"), zeros for biases ("*.bias") and for the
  * classifier ("cls.*") of a model that has nothing of one, where pml_ggml_describe noted the architecture bert, qwen3, qwen3vl
  * or neo-bert. Any other is an error, PML_STATUS_NOT_FOUND, for the model would compute something else; so are
- * "blk.N.exp_probs_b_vl.bias", for which llama.cpp has another tensor, and one that another block of the model has: one
- * block's was lost.
+ * "blk.N.exp_probs_b_vl.bias", for which llama.cpp has another tensor, and one, scales aside, that another block of the model
+ * has: one block's was lost.
  *
  * Two things it cannot tell. With LLAMA_POOLING_TYPE_RANK a classifier of zeros ranks everything alike, where llama.cpp's own
  * loader leaves it out: use that pooling with models only that have a classifier. And the hook is not told what an
@@ -503,9 +503,10 @@ static inline int pml_ggml_ones_are_neutral_(const char *name)
 static inline void pml_ggml_set_absent_(pml_ggml_t *weights, struct ggml_tensor *tensor)
 {
     const char *name = ggml_get_name(tensor);
-    int is_lost = pml_ggml_has_sibling_(weights, name);
+    int is_one = tensor->type == GGML_TYPE_F32 && pml_ggml_ones_are_neutral_(name);
+    /* Blocks of several types have scales in some only. */
+    int is_lost = !is_one && pml_ggml_has_sibling_(weights, name);
     int is_zero = !is_lost && pml_ggml_zeros_are_neutral_(weights, name);
-    int is_one = !is_lost && tensor->type == GGML_TYPE_F32 && pml_ggml_ones_are_neutral_(name);
     pml_ggml_fill_(weights, tensor, is_one ? 1.0F : 0.0F);
     if (is_zero || is_one) weights->neutral_count++;
     else if (is_lost) pml_ggml_refuse_(weights, PML_STATUS_NOT_FOUND, tensor, "it in other blocks only", "one in this block");
