@@ -56,7 +56,8 @@ internal static class Lazy
             }
 
             // A parameter by itself is loaded when it is first accessed, and kept.
-            LazyParameter numbers = loader.Parameters.First(parameter => parameter.Dtype == Dtype.F32);
+            LazyParameter numbers = loader.Parameters.FirstOrDefault(parameter => parameter.Dtype == Dtype.F32);
+            if (numbers == null) return; // a model may have none of this type
             using (ParameterLease lease = numbers.Acquire())
             {
                 float[] first = new float[Math.Min(4, lease.Data.Length / sizeof(float))];
