@@ -55,6 +55,8 @@ internal static class Lazy
                 }
             }
 
+            Console.WriteLine("at most {0} of {1} bytes were in memory", loader.GetStatistics().PeakChargedBytes, bytes);
+
             // A parameter by itself is loaded when it is first accessed, and kept.
             LazyParameter numbers = loader.Parameters.FirstOrDefault(parameter => parameter.Dtype == Dtype.F32);
             if (numbers == null) return; // a model may have none of this type
@@ -64,7 +66,6 @@ internal static class Lazy
                 lease.Data.CopyTo(0, first, 0, first.Length);
                 Console.WriteLine("{0} begins with {1}", numbers, string.Join(", ", first));
             }
-            Console.WriteLine("at most {0} of {1} bytes were in memory", loader.GetStatistics().PeakChargedBytes, bytes);
         }
     }
 
